@@ -1,0 +1,1 @@
+//! Whole-system tests: real images under an emulator, with stock guests.

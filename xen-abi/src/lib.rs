@@ -1,0 +1,2 @@
+//! The wire types of Xen's public ABI.
+#![cfg_attr(not(test), no_std)]
