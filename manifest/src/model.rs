@@ -1,0 +1,156 @@
+//! The model: one [`Manifest`] an appliance, one [`Domain`] a domain, in the order in which they start. It is encoded with postcard;
+//! both ends are built together, and the bundle's version guards against mixing.
+
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// A whole appliance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The appliance's name: its folder below `appliances/`.
+    pub name: String,
+    /// Reboot when the hypervisor panics, instead of halting with the report on screen.
+    pub reboot_on_panic: bool,
+    /// Accept devices of driver domains that no IOMMU confines.
+    pub allow_unconfined_dma: bool,
+    /// The domains, in the order in which controldom starts them. The domain at index `i` has the id `i + 1`.
+    pub domains: Vec<Domain>,
+}
+
+/// One domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Unique; letters, digits and dashes, at most 31 bytes.
+    pub name: String,
+    /// What runs in it.
+    pub kind: Kind,
+    /// Bytes of memory; a multiple of 4 KiB.
+    pub memory: u64,
+    /// Number of vCPUs, at least 1.
+    pub vcpus: u32,
+    /// How it competes for processors.
+    pub scheduling: Scheduling,
+    /// What it may do beyond running.
+    pub capabilities: Capabilities,
+    /// Hardware that it drives.
+    pub devices: Vec<Device>,
+    /// Block devices that it is served.
+    pub disks: Vec<Disk>,
+    /// Network interfaces that it is served.
+    pub networks: Vec<Network>,
+    /// What happens when it crashes.
+    pub on_crash: OnCrash,
+    /// Free settings of the domain's program, published below `options/` of its xenstore home.
+    pub options: Vec<(String, String)>,
+}
+
+/// What runs in a domain. Files are named by their entry in the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A PVH ELF64 of our own, linked against `unikernel-rt`.
+    Unikernel {
+        /// Bundle entry of the ELF file.
+        image: String,
+        /// Its command line.
+        command_line: String,
+    },
+    /// A guest kernel with a PVH entry.
+    Linux {
+        /// Bundle entry of the kernel: an ELF64 `vmlinux` with the PVH note, or a bzImage.
+        kernel: String,
+        /// Bundle entry of the initial RAM disk.
+        initrd: Option<String>,
+        /// The kernel's command line.
+        command_line: String,
+    },
+}
+
+/// How a domain competes for processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scheduling {
+    /// Runs as soon as an event arrives, before every shared domain: driver domains.
+    Interactive,
+    /// Shares what is left in proportion to its weight (256 is the usual one).
+    Shared {
+        /// The weight.
+        weight: u32,
+    },
+}
+
+/// What a domain may do beyond running: exactly what the manifest gives it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Start, stop and rebuild domains; power off. Serves xenstore. Exactly one domain has it.
+    pub control: bool,
+    /// Read figures of other domains and of the machine.
+    pub observe: bool,
+    /// Read the hypervisor's log and own the operator's console. At most one domain has it; it serves every console ring.
+    pub console_log: bool,
+}
+
+/// A selector of hardware: it takes every matching function that no earlier domain took. One that matches nothing is reported,
+/// and the domain starts without.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Device {
+    /// A PC serial port by its number, 1 for COM1: its I/O ports and its interrupt.
+    SerialPort(u8),
+    /// PCI functions of a class, and of a programming interface where given.
+    PciClass {
+        /// Base class.
+        class: u8,
+        /// Subclass; `None` is any.
+        subclass: Option<u8>,
+        /// Programming interface; `None` is any.
+        interface: Option<u8>,
+    },
+    /// PCI functions of a vendor and device id.
+    PciId {
+        /// Vendor.
+        vendor: u16,
+        /// Device.
+        device: u16,
+    },
+    /// One PCI function by its place.
+    PciAddress {
+        /// Segment.
+        segment: u16,
+        /// Bus.
+        bus: u8,
+        /// Device, below 32.
+        device: u8,
+        /// Function, below 8.
+        function: u8,
+    },
+}
+
+/// A block device that a domain is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Its name in the guest: `xvda`, `xvdb` …
+    pub name: String,
+    /// Name of the domain that serves it.
+    pub backend: String,
+    /// What it is, in the backend's words: `nvme0` (a whole disk, numbered as found), `nvme0:2` (its second GPT partition),
+    /// `nvme0:data` (the GPT partition of that name), `virtio0` …
+    pub volume: String,
+    /// Refuse writes.
+    pub read_only: bool,
+}
+
+/// A network interface that a domain is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Name of the domain that serves it.
+    pub backend: String,
+    /// Its Ethernet address; the host derives one from the names where the source gives none.
+    pub mac: [u8; 6],
+}
+
+/// What happens when a domain crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnCrash {
+    /// It stays down, for inspection.
+    Stay,
+    /// It is rebuilt from its pristine image.
+    Restart,
+}

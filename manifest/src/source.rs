@@ -1,0 +1,1 @@
+//! Reads `appliance.toml` into the model.

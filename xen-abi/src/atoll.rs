@@ -1,0 +1,146 @@
+//! Atoll's own control interface: what Xen keeps private to its toolstack (domctl, sysctl) and every hypervisor designs
+//! for itself. It travels under [`__HYPERVISOR_atoll_op`]: `rdi` is one of the `ATOLLOP_*` numbers, `rsi` a guest pointer
+//! to the operation's structure; the answer in `rax` is 0 or a negative `XEN_E*`.
+//!
+//! Each operation names the capability (given by the manifest) that its caller needs; without it the answer is `-EPERM`.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The hypercall number: the first of those that Xen leaves to the architecture, unused on x86 for HVM guests.
+#[allow(non_upper_case_globals)]
+pub const __HYPERVISOR_atoll_op: u64 = 55;
+
+/// Reads a [`DomainInfo`]. Capability: `observe`, except for a domain that asks about itself.
+pub const ATOLLOP_DOMAIN_INFO: u64 = 0;
+/// Builds (if need be) and starts the domain of a [`DomainReference`]. Capability: `control`. May take many milliseconds
+/// and is continued transparently: the hypervisor re-executes the hypercall until it is done.
+pub const ATOLLOP_DOMAIN_START: u64 = 1;
+/// Stops the domain of a [`DomainReference`] at once and unwinds what it holds: grants, event channels, devices, memory.
+/// Its id stays reserved; [`ATOLLOP_DOMAIN_START`] builds it anew from its pristine image. Capability: `control`.
+pub const ATOLLOP_DOMAIN_DESTROY: u64 = 2;
+/// Carries out a [`MachineControl`]. Capability: `control`.
+pub const ATOLLOP_MACHINE_CONTROL: u64 = 3;
+/// Reads the hypervisor's log by a [`LogRead`]. Capability: `console-log`.
+pub const ATOLLOP_LOG_READ: u64 = 4;
+/// Reads a [`DmaWindow`]: how a domain with devices turns its own addresses into those that its devices use.
+pub const ATOLLOP_DMA_WINDOW: u64 = 5;
+/// Reads a [`MachineInfo`]. Capability: `observe`.
+pub const ATOLLOP_MACHINE_INFO: u64 = 6;
+
+/// Length of the fixed field that holds a domain's name, padded with NUL.
+pub const NAME_LENGTH: usize = 32;
+
+/// The domain that an operation is about.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct DomainReference {
+    /// The domain's id.
+    pub domain: u16,
+    /// Zero.
+    pub _pad0: [u16; 3],
+}
+
+/// In: which domain (its id). Out: the rest. An id that no domain of the manifest has answers `-ESRCH`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct DomainInfo {
+    /// In: the domain's id; `DOMID_SELF` for the caller.
+    pub domain: u16,
+    /// One of the `DOMAIN_STATE_*` numbers.
+    pub state: u16,
+    /// Why it stopped: `SHUTDOWN_*` of sched.h once `state` is [`DOMAIN_STATE_STOPPED`].
+    pub shutdown_reason: u32,
+    /// The domain's end of its xenstore event channel, unbound towards the control domain until that binds it.
+    pub store_port: u32,
+    /// The domain's end of its console event channel, unbound towards the console domain until that binds it.
+    pub console_port: u32,
+    /// Guest frame of the xenstore ring.
+    pub store_frame: u64,
+    /// Guest frame of the console ring.
+    pub console_frame: u64,
+    /// Memory that the domain owns, in 4 KiB pages.
+    pub memory_pages: u64,
+    /// Time that its vCPUs have run, in nanoseconds.
+    pub cpu_time: u64,
+    /// Exits taken by its vCPUs.
+    pub exits: u64,
+    /// How many times it has been built since power-on.
+    pub generation: u32,
+    /// Its number of vCPUs.
+    pub vcpus: u32,
+    /// Its name, padded with NUL.
+    pub name: [u8; NAME_LENGTH],
+}
+
+/// [`DomainInfo::state`]: not built yet, or taken down.
+pub const DOMAIN_STATE_ABSENT: u16 = 0;
+/// [`DomainInfo::state`]: its memory is being filled.
+pub const DOMAIN_STATE_BUILDING: u16 = 1;
+/// [`DomainInfo::state`]: its vCPUs may run.
+pub const DOMAIN_STATE_RUNNING: u16 = 2;
+/// [`DomainInfo::state`]: it shut itself down or crashed; `shutdown_reason` says which.
+pub const DOMAIN_STATE_STOPPED: u16 = 3;
+/// [`DomainInfo::state`]: it could not be built (a missing or corrupt image, too little memory); the log says why.
+pub const DOMAIN_STATE_FAILED: u16 = 4;
+
+/// What to do with the whole machine.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct MachineControl {
+    /// [`MACHINE_POWER_OFF`] or [`MACHINE_REBOOT`].
+    pub action: u32,
+    /// Zero.
+    pub _pad0: u32,
+}
+
+/// [`MachineControl::action`]: power off by ACPI; halts where that fails.
+pub const MACHINE_POWER_OFF: u32 = 0;
+/// [`MachineControl::action`]: reset.
+pub const MACHINE_REBOOT: u32 = 1;
+
+/// Reads from the log, a byte stream with positions that only grow; the oldest bytes are lost first.
+///
+/// While a domain with the capability `console-log` has bound `VIRQ_CON_RING`, the hypervisor raises it for new bytes and
+/// leaves the serial port to that domain; when that domain stops, the hypervisor writes to the port itself again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct LogRead {
+    /// In: the position to read from. Out: the position behind the last byte read. A position that is already lost is
+    /// moved forward to the oldest byte.
+    pub position: u64,
+    /// In: guest pointer to the buffer.
+    pub buffer: u64,
+    /// In: the buffer's length. Out: how many bytes were read.
+    pub length: u64,
+}
+
+/// A domain's own guest-physical addresses as its devices see them: `bus = guest-physical + offset` (wrapping). Addresses of mapped
+/// grants come with the mapping (`dev_bus_addr`). With an IOMMU the offset is 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct DmaWindow {
+    /// Bus address of guest-physical 0, wrapping.
+    pub offset: u64,
+}
+
+/// Figures of the machine.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct MachineInfo {
+    /// Usable memory of the machine, in 4 KiB pages.
+    pub total_pages: u64,
+    /// Pages that nobody holds.
+    pub free_pages: u64,
+    /// Pages that the hypervisor holds for itself: image, heap, tables.
+    pub hypervisor_pages: u64,
+    /// Pages of the boot bundle, kept to rebuild domains from.
+    pub bundle_pages: u64,
+    /// Nanoseconds since the hypervisor's first instruction.
+    pub uptime: u64,
+    /// Nanoseconds from the hypervisor's first instruction to the first guest instruction.
+    pub first_guest: u64,
+    /// Rate of the time-stamp counter, in kHz.
+    pub tsc_khz: u32,
+    /// Processors in use.
+    pub cpus: u32,
+}
