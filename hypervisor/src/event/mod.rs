@@ -1,0 +1,5 @@
+//! Event channels: the 2-level ABI.
+
+/// The event channels of a domain.
+#[derive(Default)]
+pub struct EventChannels {}

@@ -1,0 +1,1 @@
+//! Hypercalls: one file a group; `dispatch` finds it.

@@ -1,0 +1,7 @@
+//! The bare machine: what was found, and the few devices that the hypervisor drives itself.
+
+pub mod cpu;
+pub mod pci;
+
+/// What was found at boot.
+pub struct Machine {}

@@ -1,0 +1,1 @@
+//! The loop: run a vCPU, send its exit to the room that owns it, pick who runs next.

@@ -1,0 +1,5 @@
+//! Who runs next.
+
+/// Run queues of the processors.
+#[derive(Default)]
+pub struct Scheduler {}

@@ -1,0 +1,148 @@
+//! The processor backends behind one trait: [`svm`](self) today, VMX in the same place. Nothing outside this folder knows which one runs.
+//!
+//! A backend runs a vCPU until it exits and turns the exit into an [`Exit`]; what it means is decided elsewhere.
+
+use crate::memory::{GuestAddress, MachineAddress};
+
+/// The general registers of a vCPU, its instruction pointer and its flags; exact whenever the vCPU is not running.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    pub rax: u64,
+    pub rbx: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub rbp: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rsp: u64,
+    pub rip: u64,
+    pub rflags: u64,
+}
+
+/// Why a vCPU stopped running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// A physical interrupt is pending; the caller opens the window in which it is taken.
+    Interrupt,
+    /// A non-maskable interrupt arrived.
+    NonMaskableInterrupt,
+    /// The guest can take an interrupt now ([`VirtualCpu::request_interrupt_window`]).
+    InterruptWindow,
+    /// CPUID; answer in the registers, then [`VirtualCpu::skip_instruction`].
+    Cpuid,
+    /// HLT.
+    Halt,
+    /// VMMCALL or VMCALL.
+    Hypercall,
+    /// RDMSR of this register.
+    ReadMsr(u32),
+    /// WRMSR of this register, with the value.
+    WriteMsr(u32, u64),
+    /// XSETBV of this register, with the value.
+    SetExtendedControl(u32, u64),
+    /// IN, OUT, INS or OUTS.
+    Port(PortAccess),
+    /// The second stage refused an access.
+    NestedFault(NestedFault),
+    /// An instruction that guests do not have (VMRUN, INVLPGA, MONITOR …): the guest gets #UD.
+    InvalidInstruction,
+    /// The guest shut its processor down.
+    TripleFault,
+    /// Anything else: the backend's code for it. The domain is stopped.
+    Unexpected(u64),
+}
+
+/// An access to an I/O port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortAccess {
+    pub port: u16,
+    /// 1, 2 or 4 bytes.
+    pub size: u8,
+    pub write: bool,
+    /// INS or OUTS; no device of ours has a use for them.
+    pub string: bool,
+}
+
+/// An access that the second stage refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NestedFault {
+    pub address: GuestAddress,
+    pub write: bool,
+    pub fetch: bool,
+    /// The page is mapped, and forbids this access.
+    pub present: bool,
+}
+
+/// What is put into a vCPU when it runs next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Injection {
+    /// An external interrupt with this vector.
+    Interrupt(u8),
+    /// A non-maskable interrupt.
+    NonMaskableInterrupt,
+    /// An exception, with its error code where it has one.
+    Exception { vector: u8, error: Option<u32> },
+}
+
+/// The mode that decides how instructions and addresses of a vCPU are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paging {
+    pub cr0: u64,
+    pub cr3: u64,
+    pub cr4: u64,
+    pub efer: u64,
+    /// The current privilege level.
+    pub privilege: u8,
+    /// The code segment is a 64-bit one.
+    pub long_code: bool,
+    /// Base of the code segment (0 in 64-bit code).
+    pub code_base: u64,
+}
+
+/// A vCPU as the processor's virtualization extension sees it.
+pub trait VirtualCpu {
+    /// Runs the guest until it exits. `second_stage` is the root of the domain's second-stage tables. Called with interrupts off, returns with
+    /// interrupts off.
+    fn run(&mut self, registers: &mut Registers, second_stage: MachineAddress) -> Exit;
+    /// Moves the instruction pointer behind the instruction that caused the last exit, and ends an interrupt shadow.
+    fn skip_instruction(&mut self, registers: &mut Registers);
+    /// Whether an external interrupt could be taken now: interrupts enabled, no shadow, nothing queued for injection.
+    fn interruptible(&self, registers: &Registers) -> bool;
+    /// Whether an event is queued (ours, or one that an exit interrupted and that must be delivered again).
+    fn injection_pending(&self) -> bool;
+    /// Queues an event for the next entry; one at a time (see `injection_pending`).
+    fn inject(&mut self, event: Injection);
+    /// Exit with [`Exit::InterruptWindow`] as soon as the guest can take an interrupt.
+    fn request_interrupt_window(&mut self, wanted: bool);
+    /// The mode.
+    fn paging(&self) -> Paging;
+    /// The state that the PVH entry starts in: 32-bit flat protected mode without paging; `entry` and `start_info` go to the registers.
+    fn enter_pvh(&mut self, registers: &mut Registers, entry: GuestAddress, start_info: GuestAddress);
+    /// The state after a start-up IPI: real mode at `vector` << 12.
+    fn enter_startup(&mut self, registers: &mut Registers, vector: u8);
+    /// The 64-bit flat state that `VCPUOP_initialise` of HVM guests describes.
+    fn enter_long_mode(&mut self, registers: &mut Registers, entry: u64, stack: u64, cr3: u64);
+    /// Reads a model-specific register that the backend keeps per vCPU (EFER, the SYSCALL registers, FS/GS bases, PAT …); `None` if it is none of
+    /// those.
+    fn read_msr(&self, msr: u32) -> Option<u64>;
+    /// Writes one; `None` if it is none of those, `Some(false)` if the value is refused (the guest gets #GP).
+    fn write_msr(&mut self, msr: u32, value: u64) -> Option<bool>;
+    /// The mappings of this guest changed so that old translations must go before the next entry.
+    fn flush_translations(&mut self);
+    /// What the time-stamp counter reads in the guest, minus the machine's.
+    fn set_tsc_offset(&mut self, offset: u64);
+    /// Lets the guest use an I/O port range directly.
+    fn allow_ports(&mut self, first: u16, count: u16);
+}
+
+/// Floating-point and vector state of a vCPU while it is not loaded.
+pub struct ExtendedState {}
