@@ -1,0 +1,174 @@
+//! Memory, processors, addresses and the emulated machine.
+
+use alloc::{collections::BTreeSet, format, vec::Vec};
+
+use super::*;
+
+impl Checker<'_> {
+    pub(super) fn memory(&mut self, source: &raw::Domain) -> u64 {
+        let least = match source.kind.get_ref() {
+            raw::Kind::Unikernel => LEAST_UNIKERNEL_MEMORY,
+            raw::Kind::Linux => LEAST_LINUX_MEMORY,
+        };
+        let Some(bytes) = self.read(&source.memory, |text| values::size(text)) else {
+            return least;
+        };
+        if bytes < least {
+            let name = source.name.get_ref();
+            let message = format!("{} is too little memory for {name}", source.memory.get_ref());
+            let help = format!(
+                "a domain of this kind needs at least {}",
+                values::show_size(least)
+            );
+            self.report_with_help(source.memory.span(), message, help);
+        } else if bytes % 4096 != 0 {
+            self.report(source.memory.span(), "memory comes in pages of 4K");
+        }
+        bytes
+    }
+
+    pub(super) fn vcpus(&mut self, source: &raw::Domain) -> u32 {
+        let Some(vcpus) = &source.vcpus else { return 1 };
+        let unikernel = source.kind.get_ref() == &raw::Kind::Unikernel;
+        if unikernel && *vcpus.get_ref() != 1 {
+            self.report(
+                vcpus.span(),
+                format!("{} is a unikernel; it has one vCPU", source.name.get_ref()),
+            );
+        } else if !(1..=MOST_VCPUS).contains(vcpus.get_ref()) {
+            self.report(vcpus.span(), format!("a domain has 1 to {MOST_VCPUS} vCPUs"));
+        }
+        *vcpus.get_ref()
+    }
+
+    pub(super) fn scheduling(&mut self, source: &raw::Domain) -> Scheduling {
+        let usual = match source.kind.get_ref() {
+            raw::Kind::Unikernel => raw::Class::Interactive,
+            raw::Kind::Linux => raw::Class::Shared,
+        };
+        let interactive = source.class.unwrap_or(usual) == raw::Class::Interactive;
+        match &source.weight {
+            Some(weight) if interactive => {
+                let message = format!(
+                    "{} is interactive and runs before every weight",
+                    source.name.get_ref()
+                );
+                self.report_with_help(
+                    weight.span(),
+                    message,
+                    "leave weight out, or set class = \"shared\"",
+                );
+            }
+            Some(weight) if !(1..=65535).contains(weight.get_ref()) => {
+                self.report(
+                    weight.span(),
+                    "a weight is a number from 1 to 65535; 256 is the usual one",
+                );
+            }
+            _ => {}
+        }
+        let weight = source
+            .weight
+            .as_ref()
+            .map_or(USUAL_WEIGHT, |weight| *weight.get_ref());
+        if interactive {
+            Scheduling::Interactive
+        } else {
+            Scheduling::Shared { weight }
+        }
+    }
+
+    pub(super) fn networks(&mut self, source: &raw::Domain) -> Vec<Network> {
+        let mut networks = Vec::new();
+        for (index, network) in source.network.iter().enumerate() {
+            let given = network
+                .mac
+                .as_ref()
+                .and_then(|mac| self.read(mac, |text| values::mac(text)));
+            let derived = || values::derived_mac(self.place.name, source.name.get_ref(), index);
+            let mac = given.unwrap_or_else(derived);
+            networks.push(Network {
+                backend: network.backend.get_ref().clone(),
+                mac,
+            });
+        }
+        networks
+    }
+
+    pub(super) fn emulator(&mut self, source: &raw::Emulator) -> Emulator {
+        let memory = source
+            .memory
+            .as_ref()
+            .and_then(|memory| self.read(memory, |text| values::size(text)));
+        let cpus = source.cpus.as_ref().map_or(1, |cpus| {
+            if !(1..=MOST_VCPUS).contains(cpus.get_ref()) {
+                self.report(
+                    cpus.span(),
+                    format!("an emulated machine has 1 to {MOST_VCPUS} processors"),
+                );
+            }
+            *cpus.get_ref()
+        });
+        let nic = match source.nic {
+            raw::Nic::E1000e => Some(Nic::E1000e),
+            raw::Nic::VirtioNet => Some(Nic::VirtioNet),
+            raw::Nic::None => None,
+        };
+        let disks = source.disk.iter().map(|disk| self.emulated_disk(disk)).collect();
+        Emulator {
+            memory: memory.unwrap_or(USUAL_EMULATOR_MEMORY),
+            cpus,
+            nic,
+            disks,
+        }
+    }
+
+    fn emulated_disk(&mut self, source: &raw::EmulatedDisk) -> EmulatedDisk {
+        let interface = match source.interface {
+            raw::Interface::Nvme => DiskInterface::Nvme,
+            raw::Interface::VirtioBlk => DiskInterface::VirtioBlk,
+        };
+        let size = self
+            .read(&source.size, |text| values::size(text))
+            .unwrap_or(u64::MAX);
+        let mut names = BTreeSet::new();
+        let mut left = size.saturating_sub(PARTITION_OVERHEAD);
+        let mut partitions: Vec<Partition> = Vec::new();
+        for partition in &source.partition {
+            let name = partition.name.get_ref();
+            if !names.insert(name) {
+                self.report(
+                    partition.name.span(),
+                    format!("the disk has another partition {name}"),
+                );
+            }
+            if name.is_empty() || name.encode_utf16().count() > 36 {
+                self.report(partition.name.span(), "a partition's name has 1 to 36 characters");
+            }
+            if partitions.last().is_some_and(|last| last.size.is_none()) {
+                self.report(
+                    partition.name.span(),
+                    "the partition before it takes all that is left; give that one a size",
+                );
+            }
+            let size = partition
+                .size
+                .as_ref()
+                .and_then(|size| self.read(size, |text| values::size(text)));
+            match left.checked_sub(size.unwrap_or(0)) {
+                Some(rest) => left = rest,
+                None => self.report(partition.name.span(), format!("{name} does not fit on the disk")),
+            }
+            partitions.push(Partition {
+                name: name.clone(),
+                size,
+                ext4: partition.filesystem.is_some(),
+            });
+        }
+        EmulatedDisk {
+            interface,
+            size,
+            partitions,
+        }
+    }
+}

@@ -1,0 +1,550 @@
+//! Each mistake gives a message that names the thing, on the line where it was made.
+
+use super::*;
+use crate::{Device, Kind, OnCrash, Scheduling};
+use alloc::{format, string::ToString, vec};
+
+/// A small appliance that is right. Its lines are numbered from one, and the tests count on them.
+const GOOD: &str = r#"[hypervisor]
+allow-unconfined-dma = true
+
+[[domain]]
+name = "controldom"
+kind = "unikernel"
+program = "controldom"
+memory = "8M"
+capabilities = ["control"]
+
+[[domain]]
+name = "diskdom"
+kind = "unikernel"
+program = "diskdom"
+memory = "8M"
+devices = ["nvme", "com1"]
+
+[[domain]]
+name = "linux"
+kind = "linux"
+kernel = "debian:linux-image-cloud-amd64"
+memory = "256M"
+
+[[domain.disk]]
+name = "xvda"
+backend = "diskdom"
+volume = "nvme0:data"
+
+[[domain.network]]
+backend = "controldom"
+"#;
+
+fn read(text: &str, folder: &Path) -> Result<Appliance, Problems> {
+    parse(
+        text,
+        Place {
+            file: Path::new("appliance.toml"),
+            name: "sample",
+            folder,
+            workspace: None,
+        },
+    )
+}
+
+fn read_anywhere(text: &str) -> Result<Appliance, Problems> {
+    read(text, Path::new("/nonexistent"))
+}
+
+/// Puts `new` in place of `old`, which has to be there, and returns what is reported.
+fn problems(old: &str, new: &str) -> Vec<String> {
+    assert!(GOOD.contains(old), "the sample does not contain {old}");
+    let problems = read_anywhere(&GOOD.replacen(old, new, 1)).expect_err("a mistake was accepted");
+    problems.to_string().lines().map(ToString::to_string).collect()
+}
+
+/// The one thing that is reported.
+fn problem(old: &str, new: &str) -> String {
+    let problems = problems(old, new);
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    problems[0].clone()
+}
+
+/// GOOD and something after it, whose first line is line 31.
+fn appended(text: &str) -> String {
+    let problems = read_anywhere(&format!("{GOOD}{text}")).expect_err("a mistake was accepted");
+    problems.to_string()
+}
+
+#[test]
+fn reads_an_appliance() {
+    let appliance = read_anywhere(GOOD).unwrap();
+    let manifest = &appliance.manifest;
+    assert_eq!(manifest.name, "sample");
+    assert!(manifest.allow_unconfined_dma && !manifest.reboot_on_panic);
+    let [control, disk, linux] = &manifest.domains[..] else {
+        panic!("three domains")
+    };
+    assert!(control.capabilities.control && !control.capabilities.observe);
+    assert_eq!(
+        control.kind,
+        Kind::Unikernel {
+            image: "controldom".into(),
+            command_line: "".into()
+        }
+    );
+    assert_eq!((control.memory, control.vcpus), (8 << 20, 1));
+    assert_eq!(
+        (control.scheduling, control.on_crash),
+        (Scheduling::Interactive, OnCrash::Restart)
+    );
+    assert_eq!(
+        (linux.scheduling, linux.on_crash),
+        (Scheduling::Shared { weight: 256 }, OnCrash::Stay)
+    );
+    assert_eq!(
+        disk.devices,
+        [
+            Device::PciClass {
+                class: 1,
+                subclass: Some(8),
+                interface: Some(2)
+            },
+            Device::SerialPort(1)
+        ]
+    );
+    assert_eq!(linux.disks[0].volume, "nvme0:data");
+    assert!(!linux.disks[0].read_only);
+    assert_eq!(
+        linux.networks[0].mac[0], 2,
+        "derived addresses are locally administered"
+    );
+    let entries: Vec<&str> = appliance.files.iter().map(|file| file.entry.as_str()).collect();
+    assert_eq!(
+        entries,
+        ["controldom", "diskdom", "linux-image-cloud-amd64", "initrd"]
+    );
+    assert_eq!(appliance.emulator.nic, Some(Nic::E1000e));
+}
+
+#[test]
+fn the_default_appliance_is_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let appliance = super::read(&root.join("appliances/gateway/appliance.toml"), Some(&root)).unwrap();
+    assert_eq!(appliance.manifest.name, "gateway");
+    let names: Vec<&str> = appliance
+        .manifest
+        .domains
+        .iter()
+        .map(|domain| domain.name.as_str())
+        .collect();
+    assert_eq!(names, ["controldom", "consoledom", "diskdom", "netdom", "linux"]);
+}
+
+#[test]
+fn domains_with_the_same_origin_share_an_entry() {
+    let second = "[[domain]]\nname = \"two\"\nkind = \"linux\"\nkernel = \"debian:linux-image-cloud-amd64\"\nmemory = \"128M\"\n";
+    let same = read_anywhere(&format!("{GOOD}{second}")).unwrap();
+    assert_eq!(same.files.len(), 4);
+    let other = read_anywhere(&format!("{GOOD}{second}packages = [\"xenstore-utils\"]\n")).unwrap();
+    assert_eq!(other.files[4].entry, "initrd-2");
+}
+
+#[test]
+fn syntax() {
+    assert!(problem("memory = \"8M\"", "memory = ").starts_with("appliance.toml:8: "));
+}
+
+#[test]
+fn unknown_key() {
+    let text = problem("memory = \"256M\"", "memory = \"256M\"\nmemroy = \"1M\"");
+    assert!(
+        text.starts_with("appliance.toml:23: unknown field `memroy`"),
+        "{text}"
+    );
+}
+
+#[test]
+fn wrong_type() {
+    let text = problem("memory = \"256M\"", "memory = 256");
+    assert!(
+        text.starts_with("appliance.toml:22: invalid type: integer `256`, expected a string"),
+        "{text}"
+    );
+}
+
+#[test]
+fn missing_key() {
+    let text = problem("memory = \"256M\"\n", "");
+    assert!(text.contains("missing field `memory`"), "{text}");
+}
+
+#[test]
+fn unknown_kind() {
+    let text = problem("kind = \"linux\"", "kind = \"windows\"");
+    assert!(
+        text.starts_with("appliance.toml:20: unknown variant `windows`, expected `unikernel` or `linux`"),
+        "{text}"
+    );
+}
+
+#[test]
+fn unknown_backend() {
+    assert_eq!(
+        problem("backend = \"diskdom\"", "backend = \"disk\""),
+        "appliance.toml:26: there is no domain disk to serve linux"
+    );
+}
+
+#[test]
+fn backend_of_its_own() {
+    assert_eq!(
+        problem("backend = \"diskdom\"", "backend = \"linux\""),
+        "appliance.toml:26: linux cannot serve itself"
+    );
+}
+
+#[test]
+fn duplicate_names() {
+    assert_eq!(
+        problems("name = \"diskdom\"", "name = \"linux\"")[0],
+        "appliance.toml:19: there is another domain named linux"
+    );
+    let text =
+        appended("[[domain.disk]]\nname = \"xvda\"\nbackend = \"diskdom\"\nvolume = \"nvme0:other\"\n");
+    assert_eq!(text, "appliance.toml:32: linux has another disk xvda");
+}
+
+#[test]
+fn no_control_domain() {
+    let text = problem("capabilities = [\"control\"]", "");
+    assert_eq!(
+        text,
+        "appliance.toml:4: no domain has the capability control, so nothing would start the others"
+    );
+}
+
+#[test]
+fn two_domains_with_one_role() {
+    let twice = "devices = [\"nvme\", \"com1\"]\ncapabilities = [\"control\"]";
+    assert_eq!(
+        problem("devices = [\"nvme\", \"com1\"]", twice),
+        "appliance.toml:17: controldom already has the capability control; only one domain can have it"
+    );
+    let log = GOOD
+        .replacen("[\"control\"]", "[\"control\", \"console-log\"]", 1)
+        .replacen(
+            "[\"nvme\", \"com1\"]",
+            "[\"nvme\"]\ncapabilities = [\"console-log\"]",
+            1,
+        );
+    assert_eq!(
+        read_anywhere(&log).unwrap_err().to_string(),
+        "appliance.toml:17: controldom already has the capability console-log; only one domain can have it"
+    );
+}
+
+#[test]
+fn a_guest_has_no_role() {
+    let text = problem(
+        "memory = \"256M\"",
+        "memory = \"256M\"\ncapabilities = [\"console-log\"]",
+    );
+    assert_eq!(
+        text,
+        "appliance.toml:23: linux is a guest and cannot have the capability console-log"
+    );
+}
+
+#[test]
+fn missing_files() {
+    let text = problem("debian:linux-image-cloud-amd64", "vmlinuz");
+    assert_eq!(text, "appliance.toml:21: there is no file /nonexistent/vmlinuz");
+    let text = problem("memory = \"256M\"", "initrd = \"initrd.img\"\nmemory = \"256M\"");
+    assert_eq!(
+        text,
+        "appliance.toml:22: there is no file /nonexistent/initrd.img"
+    );
+    let text = problem("program = \"diskdom\"", "program = \"./diskdom\"");
+    assert_eq!(text, "appliance.toml:14: there is no file /nonexistent/./diskdom");
+    let text = problem(
+        "memory = \"256M\"",
+        "files = { \"/etc/motd\" = \"motd\" }\nmemory = \"256M\"",
+    );
+    assert_eq!(text, "appliance.toml:22: there is no file /nonexistent/motd");
+}
+
+#[test]
+fn takes_files_that_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("vmlinuz"), "kernel").unwrap();
+    let appliance = read(
+        &GOOD.replace("debian:linux-image-cloud-amd64", "vmlinuz"),
+        folder.path(),
+    )
+    .unwrap();
+    assert_eq!(
+        appliance.files[2].origin,
+        Origin::Path(folder.path().join("vmlinuz"))
+    );
+}
+
+#[test]
+fn unknown_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place {
+        file: Path::new("appliance.toml"),
+        name: "sample",
+        folder: folder.path(),
+        workspace: Some(folder.path()),
+    };
+    let problems = parse(GOOD, place).unwrap_err().to_string();
+    assert_eq!(
+        problems,
+        "appliance.toml:7: there is no program controldom\nappliance.toml:14: there is no program diskdom"
+    );
+}
+
+#[test]
+fn keys_of_the_other_kind() {
+    let text = problem("memory = \"256M\"", "program = \"diskdom\"\nmemory = \"256M\"");
+    assert_eq!(
+        text,
+        "appliance.toml:22: linux is of kind \"linux\"; program belongs to kind \"unikernel\""
+    );
+    let text = problem(
+        "program = \"diskdom\"",
+        "program = \"diskdom\"\nmodules = [\"nvme\"]",
+    );
+    assert_eq!(
+        text,
+        "appliance.toml:15: diskdom is of kind \"unikernel\"; modules belongs to kind \"linux\""
+    );
+    assert_eq!(
+        problem("program = \"diskdom\"\n", ""),
+        "appliance.toml:12: diskdom has no program"
+    );
+    let text = problem("kernel = \"debian:linux-image-cloud-amd64\"\n", "");
+    assert_eq!(text, "appliance.toml:19: linux has no kernel");
+}
+
+#[test]
+fn too_little_memory() {
+    let text = problem("memory = \"256M\"", "memory = \"16M\"");
+    assert_eq!(text, "appliance.toml:22: 16M is too little memory for linux");
+    assert_eq!(
+        problem("memory = \"8M\"", "memory = \"1M\""),
+        "appliance.toml:8: 1M is too little memory for controldom"
+    );
+    assert!(problem("memory = \"256M\"", "memory = \"much\"").contains("\"much\" is no size"));
+    assert_eq!(
+        problem("memory = \"256M\"", "memory = \"268435457\""),
+        "appliance.toml:22: memory comes in pages of 4K"
+    );
+}
+
+#[test]
+fn names_that_do_not_work() {
+    for name in ["hda", "xvd", "xvdq", "xvdaa", "xvda1"] {
+        let text = problem("name = \"xvda\"", &format!("name = \"{name}\""));
+        assert_eq!(
+            text,
+            format!("appliance.toml:25: \"{name}\" is no disk name; use xvda, xvdb … xvdp")
+        );
+    }
+    assert!(
+        problem("name = \"linux\"", "name = \"my linux\"")
+            .starts_with("appliance.toml:19: \"my linux\" cannot name")
+    );
+}
+
+#[test]
+fn vcpus_and_weights() {
+    assert_eq!(
+        problem("memory = \"256M\"", "memory = \"256M\"\nvcpus = 0"),
+        "appliance.toml:23: a domain has 1 to 64 vCPUs"
+    );
+    assert!(
+        problem("memory = \"8M\"", "memory = \"8M\"\nvcpus = 2")
+            .starts_with("appliance.toml:9: controldom is a unikernel")
+    );
+    assert!(
+        problem("memory = \"8M\"", "memory = \"8M\"\nweight = 2")
+            .starts_with("appliance.toml:9: controldom is interactive")
+    );
+}
+
+#[test]
+fn devices() {
+    let text = problem("[\"nvme\", \"com1\"]", "[\"nvme\",\n  \"floppy\"]");
+    assert!(
+        text.starts_with("appliance.toml:17: \"floppy\" names no device; use com1 to com4, nvme"),
+        "{text}"
+    );
+    let text = problem(
+        "capabilities = [\"control\"]",
+        "capabilities = [\"control\"]\ndevices = [\"com1\"]",
+    );
+    assert_eq!(text, "appliance.toml:17: controldom already has com1");
+    assert_eq!(
+        values::devices("id:8086:10d3"),
+        Ok(vec![Device::PciId {
+            vendor: 0x8086,
+            device: 0x10d3
+        }])
+    );
+    let place = Device::PciAddress {
+        segment: 0,
+        bus: 0,
+        device: 3,
+        function: 1,
+    };
+    assert_eq!(values::devices("at:0000:00:03.1"), Ok(vec![place.clone()]));
+    assert_eq!(values::devices("at:00:03.1"), Ok(vec![place]));
+    let class = |subclass, interface| {
+        Ok(vec![Device::PciClass {
+            class: 1,
+            subclass,
+            interface,
+        }])
+    };
+    assert_eq!(values::devices("class:01"), class(None, None));
+    assert_eq!(values::devices("class:0108"), class(Some(8), None));
+    assert_eq!(values::devices("class:010802"), class(Some(8), Some(2)));
+    for wrong in [
+        "id:8086",
+        "id:86:10d3",
+        "at:00:20.0",
+        "at:00:03.8",
+        "at:1:2:3:4.0",
+        "class:1",
+        "class:01080203",
+        "class:zz",
+        "usb:1",
+    ] {
+        assert!(values::devices(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn addresses() {
+    let text = appended("mac = \"00:16:3e\"\n");
+    assert!(
+        text.starts_with("appliance.toml:31: \"00:16:3e\" is no Ethernet address"),
+        "{text}"
+    );
+    assert!(appended("mac = \"01:00:00:00:00:01\"\n").contains("multicast"));
+    let twice = "mac = \"02:00:00:00:00:01\"\n[[domain.network]]\nbackend = \"controldom\"\n";
+    let text = appended(&format!("{twice}mac = \"02:00:00:00:00:01\"\n"));
+    assert_eq!(
+        text,
+        "appliance.toml:34: another interface has the same Ethernet address"
+    );
+}
+
+#[test]
+fn two_writers_of_a_volume() {
+    let second = |volume: &str, mode: &str| {
+        format!(
+            "[[domain.disk]]\nname = \"xvdb\"\nbackend = \"diskdom\"\nvolume = \"{volume}\"\nmode = \"{mode}\"\n"
+        )
+    };
+    let text = appended(&second("nvme0:data", "read-only"));
+    assert_eq!(
+        text,
+        "appliance.toml:34: linux has the volume nvme0:data too, and one of them writes it"
+    );
+    assert!(appended(&second("nvme0", "read-write")).contains("too, and one of them writes it"));
+    assert!(read_anywhere(&format!("{GOOD}{}", second("nvme0:other", "read-write"))).is_ok());
+}
+
+#[test]
+fn options() {
+    let text = appended("[domain.options]\n\"a/b\" = \"1\"\n");
+    assert!(
+        text.starts_with("appliance.toml:32: \"a/b\" cannot name an option"),
+        "{text}"
+    );
+}
+
+#[test]
+fn guest_contents() {
+    let guest = |lines: &str| GOOD.replacen("memory = \"256M\"", &format!("memory = \"256M\"\n{lines}"), 1);
+    let good = "packages = [\"xenstore-utils\"]\nmodules = [\"nvme\"]\nfiles = { \"/bin/test\" = \"debian:xen-utils-4.17:/usr/lib/test\" }";
+    let appliance = read_anywhere(&guest(good)).unwrap();
+    let Origin::Initrd(contents) = &appliance.files[3].origin else {
+        panic!("an initial RAM disk")
+    };
+    assert_eq!(contents.packages, ["xenstore-utils"]);
+    let origin = GuestFileOrigin::Debian {
+        package: "xen-utils-4.17".into(),
+        path: "/usr/lib/test".into(),
+    };
+    assert_eq!(
+        contents.files,
+        [GuestFile {
+            path: "/bin/test".into(),
+            origin
+        }]
+    );
+    let wrong = |lines: &str| read_anywhere(&guest(lines)).unwrap_err().to_string();
+    assert!(
+        wrong("packages = [\"No Package\"]").starts_with("appliance.toml:23: \"No Package\" cannot name")
+    );
+    assert!(wrong("files = { \"bin/test\" = \"debian:a-b:/c\" }").contains("is no absolute path"));
+    assert!(wrong("files = { \"/bin/test\" = \"debian:a-b\" }").contains("\"debian:PACKAGE:/PATH\""));
+}
+
+#[test]
+fn emulated_machine() {
+    let disk = "[[emulator.disk]]\nsize = \"64M\"\n[[emulator.disk.partition]]\nname = \"data\"\nfilesystem = \"ext4\"\n";
+    let appliance = read_anywhere(&format!("{GOOD}{disk}")).unwrap();
+    let partitions = vec![Partition {
+        name: "data".into(),
+        size: None,
+        ext4: true,
+    }];
+    let expected = EmulatedDisk {
+        interface: DiskInterface::Nvme,
+        size: 64 << 20,
+        partitions,
+    };
+    assert_eq!(appliance.emulator.disks, [expected]);
+    assert!(appended(&format!("{disk}size = \"64M\"\n")).contains("data does not fit on the disk"));
+    let twice = "[[emulator.disk.partition]]\nname = \"data\"\n";
+    assert!(appended(&format!("{disk}{twice}")).contains("another partition data"));
+    assert!(appended("[emulator]\nnic = \"ne2000\"\n").contains("unknown variant `ne2000`"));
+    assert!(appended("[emulator]\ncpus = 0\n").contains("1 to 64 processors"));
+}
+
+#[test]
+fn every_problem_is_shown_with_its_line_and_a_way_out() {
+    let text = GOOD
+        .replacen("[\"nvme\", \"com1\"]", "[\"floppy\"]", 1)
+        .replacen("\"256M\"", "\"16M\"", 1);
+    let problems = read_anywhere(&text).unwrap_err();
+    assert_eq!(problems.problems.len(), 2);
+    let mut shown = String::new();
+    miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor())
+        .render_report(&mut shown, &problems)
+        .unwrap();
+    for part in [
+        "appliance.toml:16",
+        "floppy",
+        "appliance.toml:22",
+        "memory = \"16M\"",
+        "help",
+        "at least 64M",
+    ] {
+        assert!(shown.contains(part), "{part} is missing in:\n{shown}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn never_panics(junk in ".{0,200}", cut in 0usize..GOOD.len(), size in ".{0,12}") {
+        let _ = read_anywhere(&junk);
+        let _ = read_anywhere(&format!("{}{junk}", &GOOD[..cut]));
+        let _ = read_anywhere(&GOOD.replace("\"256M\"", &format!("{size:?}")));
+        let _ = values::devices(&junk);
+        let _ = values::devices(&format!("class:{junk}"));
+        let _ = values::mac(&junk);
+    }
+}
