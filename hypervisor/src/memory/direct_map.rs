@@ -35,7 +35,11 @@ impl DirectMap {
     /// Where the hypervisor reaches `address`, with `length` bytes checked to be covered.
     pub fn pointer(&self, address: MachineAddress, length: usize) -> *mut u8 {
         let end = address.0.checked_add(length as u64);
-        assert!(end.is_some_and(|end| end <= self.size), "machine address {:#x} is outside memory", address.0);
+        assert!(
+            end.is_some_and(|end| end <= self.size),
+            "machine address {:#x} is outside memory",
+            address.0
+        );
         (self.base + address.0 as usize) as *mut u8
     }
 

@@ -3,12 +3,17 @@
 
 mod address;
 mod direct_map;
+mod frames;
+mod p2m;
+mod tables;
 
 pub use address::{Frame, GuestAddress, GuestVirtual, MachineAddress, PAGE_SIZE};
 pub use direct_map::DirectMap;
+pub use frames::FrameAllocator;
+pub use p2m::{Mapping, P2m, PageKind};
+pub use tables::{LongMode, TableFormat};
 
-/// Frames that nobody holds.
-pub struct FrameAllocator {}
-
-/// Guest-physical memory of a domain.
-pub struct P2m {}
+/// Machine memory is exhausted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("machine memory is exhausted")]
+pub struct OutOfMemory;
