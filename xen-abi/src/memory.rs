@@ -65,6 +65,26 @@ consts! {
     }
 }
 
+/// [`MemoryReservation::mem_flags`] that limit addresses to so many bits.
+pub const fn xenmemf_address_bits(bits: u8) -> u32 {
+    bits as u32
+}
+
+/// The limit of address bits in [`MemoryReservation::mem_flags`]; 0 for none.
+pub const fn xenmemf_get_address_bits(mem_flags: u32) -> u32 {
+    mem_flags & 0xff
+}
+
+/// [`MemoryReservation::mem_flags`] that prefer a NUMA node.
+pub const fn xenmemf_node(node: u8) -> u32 {
+    (node as u32 + 1) << 8
+}
+
+/// The preferred NUMA node in [`MemoryReservation::mem_flags`]; 255 for none.
+pub const fn xenmemf_get_node(mem_flags: u32) -> u32 {
+    (mem_flags >> 8).wrapping_sub(1) & 0xff
+}
+
 /// Pages to add to, or take from, a domain.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
