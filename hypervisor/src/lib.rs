@@ -17,6 +17,7 @@ extern crate alloc;
 
 pub mod boot;
 pub mod domain;
+pub mod errno;
 pub mod event;
 pub mod grant;
 pub mod guest;
