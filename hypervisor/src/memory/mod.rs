@@ -6,6 +6,7 @@ mod direct_map;
 mod frames;
 mod p2m;
 mod tables;
+pub mod walk;
 
 pub use address::{Frame, GuestAddress, GuestVirtual, MachineAddress, PAGE_SIZE};
 pub use direct_map::DirectMap;
