@@ -1,0 +1,193 @@
+//! xenstore: the tree, its permissions, transactions, watches and quotas, and the answers to requests.
+//!
+//! Promise: whatever a domain sends, the answer is a reply or an error that the protocol knows, in time and memory that the
+//! domain's quotas bound. What the control plane does itself goes through the same tree and fires the same watches.
+
+mod error;
+mod path;
+mod permissions;
+mod quota;
+mod request;
+mod transaction;
+mod tree;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::StoreError;
+pub use path::{DEPTH_MAX, Path, is_valid_name};
+pub use permissions::{Access, Caller, Permissions};
+pub use quota::{NODE_OVERHEAD, Quota, Usage, Usages};
+pub use transaction::{Transaction, Used};
+pub use tree::{Change, Happened, Node, Reach, Tree};
+pub use watch::{Notification, Special, Target, Watches};
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    vec::Vec,
+};
+
+use crate::DomainId;
+
+/// The store.
+#[derive(Debug)]
+pub struct Store {
+    control: DomainId,
+    quota: Quota,
+    tree: Tree,
+    changes: u64,
+    watches: Watches,
+    special: BTreeMap<Special, Permissions>,
+    transactions: BTreeMap<(DomainId, u32), Transaction>,
+    last_transaction: u32,
+    introduced: BTreeSet<DomainId>,
+    notifications: Vec<Notification>,
+}
+
+impl Store {
+    /// A store of an empty root that belongs to the control domain.
+    pub fn new(control: DomainId, quota: Quota) -> Self {
+        let private = || Permissions::private(control);
+        Self {
+            control,
+            quota,
+            tree: Tree::new(private()),
+            changes: 0,
+            watches: Watches::default(),
+            special: Special::ALL.into_iter().map(|special| (special, private())).collect(),
+            transactions: BTreeMap::new(),
+            last_transaction: 0,
+            introduced: BTreeSet::new(),
+            notifications: Vec::new(),
+        }
+    }
+
+    /// The control domain's id.
+    pub fn control(&self) -> DomainId {
+        self.control
+    }
+
+    /// The tree as it is.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The watch events that wait for their domains, oldest first; the caller delivers them.
+    pub fn take_notifications(&mut self) -> Vec<Notification> {
+        core::mem::take(&mut self.notifications)
+    }
+
+    /// The value of a node, for the control plane.
+    pub fn read(&self, path: &Path) -> Option<&[u8]> {
+        self.tree.get(path).map(|node| &*node.value)
+    }
+
+    /// Makes a change on behalf of the control plane, and fires watches.
+    pub fn change(&mut self, change: Change) -> Result<(), StoreError> {
+        self.change_as(self.caller(self.control), change)
+    }
+
+    /// Sets a value on behalf of the control plane.
+    pub fn write(&mut self, path: &Path, value: &[u8]) -> Result<(), StoreError> {
+        self.change(Change::Write(path.clone(), value.into()))
+    }
+
+    /// Sets a value, and the permissions where they differ, on behalf of the control plane.
+    pub fn put(&mut self, path: &Path, value: &[u8], permissions: &Permissions) -> Result<(), StoreError> {
+        let known = self.tree.get(path).map(|node| (*node.value == *value, *node.permissions == *permissions));
+        if !known.is_some_and(|(same, _)| same) {
+            self.write(path, value)?;
+        }
+        if self.tree.get(path).is_some_and(|node| *node.permissions != *permissions) {
+            self.change(Change::Permit(path.clone(), Rc::new(permissions.clone())))?;
+        }
+        Ok(())
+    }
+
+    /// Removes a node and what is below, if it is there, on behalf of the control plane.
+    pub fn remove(&mut self, path: &Path) -> Result<(), StoreError> {
+        self.change(Change::Remove(path.clone()))
+    }
+
+    /// Watches on behalf of the control plane; the events come with the others, for the control domain.
+    pub fn watch(&mut self, path: &Path, token: &[u8]) -> Result<(), StoreError> {
+        let notification = self.watches.add(self.control, Target::Node(path.clone()), token, false)?;
+        self.notifications.push(notification);
+        Ok(())
+    }
+
+    /// Lets a domain watch an announcement.
+    pub fn permit_special(&mut self, special: Special, domain: DomainId) {
+        if let Some(permissions) = self.special.get_mut(&special) {
+            permissions.list.push((domain, Access::READ));
+        }
+    }
+
+    /// Begins to serve a domain, and announces it.
+    pub fn introduce(&mut self, domain: DomainId) {
+        self.introduced.insert(domain);
+        self.announce(Special::IntroduceDomain);
+    }
+
+    /// Stops to serve a domain: its watches and transactions end. It is announced by [`Store::announce`].
+    pub fn forget(&mut self, domain: DomainId) {
+        self.introduced.remove(&domain);
+        self.reset(domain);
+        self.notifications.retain(|notification| notification.domain != domain);
+    }
+
+    /// Ends a domain's watches and transactions.
+    pub fn reset(&mut self, domain: DomainId) {
+        self.watches.forget(domain);
+        self.transactions.retain(|(owner, _), _| *owner != domain);
+    }
+
+    /// Fires the watches on an announcement.
+    pub fn announce(&mut self, special: Special) {
+        self.watches.announced(special, &mut self.notifications);
+    }
+
+    fn caller(&self, domain: DomainId) -> Caller {
+        Caller { domain, privileged: domain == self.control }
+    }
+
+    fn change_as(&mut self, caller: Caller, change: Change) -> Result<(), StoreError> {
+        self.changes += 1;
+        if let Some(happened) = self.tree.apply(caller, &change, &self.quota, self.changes)? {
+            self.fire(&happened);
+        }
+        Ok(())
+    }
+
+    fn fire(&mut self, happened: &Happened) {
+        let control = self.control;
+        let permitted = |domain: DomainId, readers: &[Rc<Permissions>]| {
+            tree::may_read(readers, Caller { domain, privileged: domain == control })
+        };
+        self.watches.matching(happened, permitted, &mut self.notifications);
+    }
+
+    fn commit(&mut self, caller: Caller, transaction: Transaction) -> Result<(), StoreError> {
+        let changes = transaction.finish(&self.tree)?;
+        let before = self.tree.clone();
+        let mut all_happened = Vec::new();
+        for change in &changes {
+            self.changes += 1;
+            match self.tree.apply(caller, change, &self.quota, self.changes) {
+                Ok(happened) => all_happened.extend(happened),
+                // Only a quota can have run out since.
+                Err(error) => {
+                    self.tree = before;
+                    return Err(error);
+                }
+            }
+        }
+        drop(before);
+        for happened in &all_happened {
+            self.fire(happened);
+        }
+        Ok(())
+    }
+}
