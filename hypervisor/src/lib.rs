@@ -30,4 +30,6 @@ pub mod sched;
 pub mod virt;
 
 mod state;
+#[cfg(test)]
+pub mod testing;
 pub use state::Hypervisor;

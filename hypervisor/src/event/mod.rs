@@ -1,43 +1,504 @@
-//! Event channels: the 2-level ABI.
+//! Event channels: the two-level ABI.
+//!
+//! Every domain has up to 4095 ports. A port is one end of a channel to another domain, a virtual interrupt, a physical one, or an
+//! interrupt between vCPUs. An event sets the port's pending bit in the receiver's memory and, unless the port is masked, the upcall flag of the
+//! port's vCPU, which wakes up; a vCPU that polls for the port wakes even if it is masked.
+//!
+//! When one end of a channel closes, or its domain goes, the other end waits again for the same domain id, so that a domain that is built
+//! anew binds to the ports that its predecessor was bound to.
+
+mod hardware;
+pub mod interrupts;
+mod ports;
+mod shared;
+
+use alloc::vec::Vec;
+
+use xen_abi::xen::{
+    NR_VIRQS, VIRQ_ARCH_0, VIRQ_CON_RING, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER, VIRQ_XENOPROF, VIRQ_XENPMU,
+};
+
+pub use interrupts::{Vectors, raise_interrupt};
+pub use ports::{Binding, EventChannels, Port};
 
 use crate::{
     Hypervisor,
-    domain::{DomainId, VcpuId},
+    domain::{Body, DomainId, VcpuId},
     errno::Errno,
+    memory::MachineAddress,
 };
+use shared::PortBits;
 
-/// The event channels of a domain.
-#[derive(Default)]
-pub struct EventChannels {}
-
-/// Raises an event at the other end of a port of `domain`.
-pub fn send(_hv: &mut Hypervisor, _domain: DomainId, _port: u32) -> Result<(), Errno> {
-    Err(Errno::NOSYS)
+/// Makes a port of `owner` to which `remote` may bind. The builder makes the xenstore and console ports of a new domain so.
+pub fn alloc_unbound(hv: &mut Hypervisor, owner: DomainId, remote: DomainId) -> Result<u32, Errno> {
+    let body = hv.body_mut(owner).ok_or(Errno::SRCH)?;
+    body.events.allocate(Binding::Unbound { remote }, 0)
 }
 
-/// Makes a port of `owner` to which `remote` may bind: the xenstore and console ports of a new domain.
-pub fn alloc_unbound(_hv: &mut Hypervisor, _owner: DomainId, _remote: DomainId) -> Result<u32, Errno> {
-    Err(Errno::NOSYS)
+/// Connects a new port of `domain` with an unbound port of `remote` that waits for it. The new port has an event at once: some may have been
+/// sent before.
+pub fn bind_interdomain(
+    hv: &mut Hypervisor,
+    domain: DomainId,
+    remote: DomainId,
+    remote_port: u32,
+) -> Result<u32, Errno> {
+    let other = hv
+        .body_mut(remote)
+        .ok_or(Errno::SRCH)?
+        .events
+        .allocated(remote_port)?;
+    if other.binding != (Binding::Unbound { remote: domain }) {
+        return Err(Errno::INVAL);
+    }
+    let body = hv.body_mut(domain).ok_or(Errno::SRCH)?;
+    let port = body.events.allocate(
+        Binding::Interdomain {
+            remote,
+            port: remote_port,
+        },
+        0,
+    )?;
+    let other = hv
+        .body_mut(remote)
+        .ok_or(Errno::SRCH)?
+        .events
+        .allocated(remote_port)?;
+    other.binding = Binding::Interdomain { remote: domain, port };
+    set_pending(hv, domain, port);
+    Ok(port)
 }
 
-/// Raises a virtual interrupt of one vCPU (`VIRQ_TIMER`, `VIRQ_DEBUG`) if it is bound.
-pub fn raise_virq(_hv: &mut Hypervisor, _vcpu: VcpuId, _virq: u32) {}
+/// Whether a virtual interrupt belongs to the machine rather than to each vCPU.
+fn is_global(virq: u32) -> bool {
+    !matches!(
+        virq,
+        VIRQ_TIMER | VIRQ_DEBUG | VIRQ_XENOPROF | VIRQ_XENPMU | VIRQ_ARCH_0..NR_VIRQS
+    )
+}
 
-/// Raises a virtual interrupt of the machine at the domain that it belongs to: `VIRQ_DOM_EXC` at the one with the capability `control`,
-/// `VIRQ_CON_RING` at the one with `console-log`.
-pub fn raise_global_virq(_hv: &mut Hypervisor, _virq: u32) {}
+/// Whether the manifest lets a domain have a virtual interrupt.
+fn may_have(domain: &crate::domain::Domain, virq: u32) -> bool {
+    match virq {
+        VIRQ_DOM_EXC => domain.spec.capabilities.control,
+        VIRQ_CON_RING => domain.spec.capabilities.console_log,
+        _ => true,
+    }
+}
 
-/// A physical interrupt arrived on `vector`: sends it to the domain that it is bound to. False if it is nobody's.
-pub fn raise_interrupt(_hv: &mut Hypervisor, _vector: u8) -> bool {
-    false
+/// Binds a virtual interrupt to a new port. `VIRQ_CON_RING` makes the domain the owner of the operator's console.
+pub fn bind_virq(hv: &mut Hypervisor, domain: DomainId, virq: u32, vcpu: u32) -> Result<u32, Errno> {
+    if virq >= NR_VIRQS || is_global(virq) && vcpu != 0 {
+        return Err(Errno::INVAL);
+    }
+    if !may_have(hv.domain(domain).ok_or(Errno::SRCH)?, virq) {
+        return Err(Errno::PERM);
+    }
+    let body = hv.body_mut(domain).ok_or(Errno::SRCH)?;
+    existing_vcpu(body, vcpu)?;
+    if body.events.virq(virq, vcpu).is_some() {
+        return Err(Errno::EXIST);
+    }
+    let port = body.events.allocate(Binding::Virq { virq }, vcpu)?;
+    if virq == VIRQ_CON_RING {
+        hardware::leave_console(true);
+    }
+    Ok(port)
+}
+
+/// Makes a port by which the domain's vCPUs interrupt one of them.
+pub fn bind_ipi(hv: &mut Hypervisor, domain: DomainId, vcpu: u32) -> Result<u32, Errno> {
+    let body = hv.body_mut(domain).ok_or(Errno::SRCH)?;
+    existing_vcpu(body, vcpu)?;
+    body.events.allocate(Binding::Ipi, vcpu)
+}
+
+fn existing_vcpu(body: &Body, vcpu: u32) -> Result<(), Errno> {
+    if (vcpu as usize) < body.vcpus.len() {
+        Ok(())
+    } else {
+        Err(Errno::NOENT)
+    }
+}
+
+/// Chooses the vCPU that learns of a port's events; those that belong to a vCPU stay there.
+pub fn bind_vcpu(hv: &mut Hypervisor, domain: DomainId, port: u32, vcpu: u32) -> Result<(), Errno> {
+    let body = hv.body_mut(domain).ok_or(Errno::SRCH)?;
+    existing_vcpu(body, vcpu)?;
+    let port = body.events.allocated(port)?;
+    match port.binding {
+        Binding::Virq { virq } if !is_global(virq) => Err(Errno::INVAL),
+        Binding::Ipi => Err(Errno::INVAL),
+        _ => {
+            port.vcpu = vcpu;
+            Ok(())
+        }
+    }
+}
+
+/// Closes a port. The other end of a channel waits for the same domain again.
+pub fn close(hv: &mut Hypervisor, domain: DomainId, port: u32) -> Result<(), Errno> {
+    let was = hv.body_mut(domain).ok_or(Errno::SRCH)?.events.free(port)?;
+    match was.binding {
+        Binding::Interdomain {
+            remote,
+            port: remote_port,
+        } => {
+            if let Some(other) = hv.body_mut(remote)
+                && let Ok(other) = other.events.allocated(remote_port)
+                && other.binding == (Binding::Interdomain { remote: domain, port })
+            {
+                other.binding = Binding::Unbound { remote: domain };
+            }
+        }
+        Binding::Pirq { pirq } => interrupts::unbind(hv, domain, pirq),
+        Binding::Virq { virq: VIRQ_CON_RING } => hardware::leave_console(false),
+        _ => {}
+    }
+    if let Some((bits, _)) = bits(hv, domain, port) {
+        bits.clear_pending();
+    }
+    Ok(())
 }
 
 /// Closes every port of a domain and gives its physical interrupts back; the other ends become unbound towards the same id.
 /// Call it before the domain's body goes.
-pub fn unbind_all(_hv: &mut Hypervisor, _domain: DomainId) {}
+pub fn unbind_all(hv: &mut Hypervisor, domain: DomainId) {
+    let Some(body) = hv.body(domain) else { return };
+    for port in body
+        .events
+        .allocated_ports()
+        .map(|(port, _)| port)
+        .collect::<Vec<_>>()
+    {
+        // A port that is connected with another of the same domain stays allocated until its own turn.
+        let _ = close(hv, domain, port);
+    }
+    interrupts::unmap_all(hv, domain);
+}
+
+/// Raises an event at the other end of a port of `domain`. Into a port that waits for its peer it goes nowhere, and that is no error.
+pub fn send(hv: &mut Hypervisor, domain: DomainId, port: u32) -> Result<(), Errno> {
+    match hv
+        .body_mut(domain)
+        .ok_or(Errno::SRCH)?
+        .events
+        .allocated(port)?
+        .binding
+    {
+        Binding::Interdomain { remote, port } => set_pending(hv, remote, port),
+        Binding::Ipi => set_pending(hv, domain, port),
+        Binding::Unbound { .. } => {}
+        _ => return Err(Errno::INVAL),
+    }
+    Ok(())
+}
+
+/// Clears a port's mask bit and announces an event that it held back.
+pub fn unmask(hv: &mut Hypervisor, domain: DomainId, port: u32) -> Result<(), Errno> {
+    hv.body_mut(domain).ok_or(Errno::SRCH)?.events.allocated(port)?;
+    let Some((bits, vcpu_info)) = bits(hv, domain, port) else {
+        return Err(Errno::INVAL);
+    };
+    if bits.unmask() && bits.announce(vcpu_info) {
+        let index = hv.body(domain).map_or(0, |body| body.events.port(port).vcpu);
+        hv.wake(VcpuId { domain, index });
+    }
+    Ok(())
+}
+
+/// Whether a port has an event; false for numbers beyond the ABI.
+pub fn is_pending(hv: &Hypervisor, domain: DomainId, port: u32) -> bool {
+    bits(hv, domain, port).is_some_and(|(bits, _)| bits.is_pending())
+}
+
+/// Raises a virtual interrupt of one vCPU (`VIRQ_TIMER`, `VIRQ_DEBUG`) if it is bound.
+pub fn raise_virq(hv: &mut Hypervisor, vcpu: VcpuId, virq: u32) {
+    if let Some(port) = hv
+        .body(vcpu.domain)
+        .and_then(|body| body.events.virq(virq, vcpu.index))
+    {
+        set_pending(hv, vcpu.domain, port);
+    }
+}
+
+/// Raises a virtual interrupt of the machine at the domains that have bound it and may have it: `VIRQ_DOM_EXC` goes to the one with the capability
+/// `control`, `VIRQ_CON_RING` to the one with `console-log`.
+pub fn raise_global_virq(hv: &mut Hypervisor, virq: u32) {
+    let bound = |id: &DomainId| {
+        hv.body(*id)
+            .is_some_and(|body| body.events.virq(virq, 0).is_some())
+    };
+    for domain in hv.domains.keys().copied().filter(bound).collect::<Vec<_>>() {
+        raise_virq(hv, VcpuId { domain, index: 0 }, virq);
+    }
+}
 
 /// Whether an upcall is pending (`evtchn_upcall_pending`): before an entry, a vCPU with an upcall vector gets it injected; a
 /// vCPU that is about to block does not.
-pub fn upcall_pending(_hv: &Hypervisor, _vcpu: VcpuId) -> bool {
-    false
+pub fn upcall_pending(hv: &Hypervisor, vcpu: VcpuId) -> bool {
+    hv.vcpu(vcpu)
+        .is_some_and(|vcpu| shared::upcall_pending(&hv.memory, vcpu.vcpu_info))
+}
+
+/// Moves a vCPU's `vcpu_info` to another place, with what is pending in it; the guest is told to look at every word once, since an event may have
+/// fallen between.
+pub fn move_vcpu_info(hv: &mut Hypervisor, vcpu: VcpuId, to: MachineAddress) -> Result<(), Errno> {
+    let memory = hv.memory;
+    let moved = hv.vcpu_mut(vcpu).ok_or(Errno::NOENT)?;
+    let from = core::mem::replace(&mut moved.vcpu_info, to);
+    memory.copy(from, to, size_of::<xen_abi::xen::VcpuInfo>());
+    shared::announce_all(&memory, to);
+    hv.wake(vcpu);
+    Ok(())
+}
+
+/// The bits of a port and the `vcpu_info` of the vCPU that learns of it.
+fn bits(hv: &Hypervisor, domain: DomainId, port: u32) -> Option<(PortBits<'_>, MachineAddress)> {
+    let body = hv.body(domain)?;
+    let vcpu = body.vcpus.get(body.events.port(port).vcpu as usize)?;
+    Some((
+        PortBits::new(&hv.memory, body.shared_info.address(), port)?,
+        vcpu.vcpu_info,
+    ))
+}
+
+/// An event arrives at a port.
+fn set_pending(hv: &mut Hypervisor, domain: DomainId, port: u32) {
+    let Some((bits, vcpu_info)) = bits(hv, domain, port) else {
+        return;
+    };
+    if !bits.set_pending() {
+        return;
+    }
+    let upcall = !bits.is_masked() && bits.announce(vcpu_info);
+    let Some(body) = hv.body(domain) else { return };
+    let told = body.events.port(port).vcpu;
+    let polls = |vcpu: &crate::domain::Vcpu| {
+        vcpu.polling
+            .as_ref()
+            .is_some_and(|polling| polling.ports.contains(&port))
+    };
+    let woken = |index: u32, vcpu| upcall && index == told || polls(vcpu);
+    let woken: Vec<u32> = (0..)
+        .zip(&body.vcpus)
+        .filter(|(index, vcpu)| woken(*index, vcpu))
+        .map(|(index, _)| index)
+        .collect();
+    for index in woken {
+        hv.wake(VcpuId { domain, index });
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{
+        domain::{Polling, VcpuStatus},
+        testing::{self, destroy, hypervisor, peek, poke, vcpu},
+    };
+    use proptest::prelude::*;
+
+    const CONTROL: DomainId = DomainId(1);
+    const CONSOLE: DomainId = DomainId(2);
+    const GUEST: DomainId = DomainId(3);
+
+    pub(crate) fn pending(hv: &Hypervisor, domain: u16, port: u32) -> bool {
+        is_pending(hv, DomainId(domain), port)
+    }
+
+    fn binding(hv: &Hypervisor, domain: DomainId, port: u32) -> Binding {
+        hv.body(domain).unwrap().events.port(port).binding
+    }
+
+    fn block(hv: &mut Hypervisor, id: VcpuId) {
+        hv.vcpu_mut(id).unwrap().status = VcpuStatus::Blocked;
+    }
+
+    fn status(hv: &Hypervisor, id: VcpuId) -> VcpuStatus {
+        hv.vcpu(id).unwrap().status
+    }
+
+    fn set_mask(hv: &Hypervisor, domain: DomainId, port: u32) {
+        let at = MachineAddress(
+            hv.body(domain).unwrap().shared_info.address().0 + 2560 + u64::from(port / 64) * 8,
+        );
+        hv.memory
+            .atomic_u64(at)
+            .fetch_or(1 << (port % 64), core::sync::atomic::Ordering::SeqCst);
+    }
+
+    #[test]
+    fn a_channel_carries_events_both_ways_and_survives_its_peer() {
+        let mut hv = hypervisor();
+        let guest = alloc_unbound(&mut hv, GUEST, CONSOLE).unwrap();
+        assert_eq!(send(&mut hv, GUEST, guest), Ok(()));
+        assert_eq!(
+            bind_interdomain(&mut hv, CONTROL, GUEST, guest),
+            Err(Errno::INVAL)
+        );
+        assert_eq!(
+            bind_interdomain(&mut hv, CONSOLE, GUEST, guest + 1),
+            Err(Errno::INVAL)
+        );
+        assert_eq!(
+            bind_interdomain(&mut hv, CONSOLE, DomainId(9), guest),
+            Err(Errno::SRCH)
+        );
+        let console = bind_interdomain(&mut hv, CONSOLE, GUEST, guest).unwrap();
+        assert!(pending(&hv, 2, console) && !pending(&hv, 3, guest));
+        block(&mut hv, vcpu(3));
+        send(&mut hv, CONSOLE, console).unwrap();
+        assert!(pending(&hv, 3, guest) && upcall_pending(&hv, vcpu(3)));
+        assert_eq!(status(&hv, vcpu(3)), VcpuStatus::Runnable);
+        // The backend dies and comes back under its id.
+        destroy(&mut hv, CONSOLE);
+        assert_eq!(binding(&hv, GUEST, guest), Binding::Unbound { remote: CONSOLE });
+        assert_eq!(send(&mut hv, GUEST, guest), Ok(()));
+        testing::build(&mut hv, CONSOLE);
+        let console = bind_interdomain(&mut hv, CONSOLE, GUEST, guest).unwrap();
+        assert_eq!(
+            binding(&hv, GUEST, guest),
+            Binding::Interdomain {
+                remote: CONSOLE,
+                port: console
+            }
+        );
+        // The frontend closes: the backend's end waits, and its event is gone with the port.
+        close(&mut hv, GUEST, guest).unwrap();
+        assert!(!pending(&hv, 3, guest));
+        assert_eq!(binding(&hv, CONSOLE, console), Binding::Unbound { remote: GUEST });
+        assert_eq!(send(&mut hv, GUEST, guest), Err(Errno::INVAL));
+        assert_eq!(close(&mut hv, GUEST, 0), Err(Errno::INVAL));
+    }
+
+    #[test]
+    fn a_channel_to_oneself_closes_both_ends() {
+        let mut hv = hypervisor();
+        let first = alloc_unbound(&mut hv, GUEST, GUEST).unwrap();
+        let second = bind_interdomain(&mut hv, GUEST, GUEST, first).unwrap();
+        send(&mut hv, GUEST, second).unwrap();
+        assert!(pending(&hv, 3, first));
+        unbind_all(&mut hv, GUEST);
+        assert_eq!(hv.body(GUEST).unwrap().events.allocated_ports().count(), 0);
+    }
+
+    #[test]
+    fn virtual_interrupts_go_where_the_manifest_says() {
+        let mut hv = hypervisor();
+        assert_eq!(bind_virq(&mut hv, GUEST, VIRQ_DOM_EXC, 0), Err(Errno::PERM));
+        assert_eq!(bind_virq(&mut hv, CONTROL, VIRQ_CON_RING, 0), Err(Errno::PERM));
+        assert_eq!(bind_virq(&mut hv, CONSOLE, VIRQ_CON_RING, 1), Err(Errno::INVAL));
+        assert_eq!(bind_virq(&mut hv, GUEST, NR_VIRQS, 0), Err(Errno::INVAL));
+        assert_eq!(bind_virq(&mut hv, GUEST, VIRQ_TIMER, 2), Err(Errno::NOENT));
+        let exception = bind_virq(&mut hv, CONTROL, VIRQ_DOM_EXC, 0).unwrap();
+        let timer = bind_virq(&mut hv, GUEST, VIRQ_TIMER, 1).unwrap();
+        assert_eq!(bind_virq(&mut hv, GUEST, VIRQ_TIMER, 1), Err(Errno::EXIST));
+        assert_eq!(bind_vcpu(&mut hv, GUEST, timer, 0), Err(Errno::INVAL));
+        assert_eq!(send(&mut hv, GUEST, timer), Err(Errno::INVAL));
+        raise_global_virq(&mut hv, VIRQ_DOM_EXC);
+        assert!(pending(&hv, 1, exception));
+        raise_virq(&mut hv, vcpu(3), VIRQ_TIMER);
+        assert!(!pending(&hv, 3, timer));
+        let second = VcpuId {
+            domain: GUEST,
+            index: 1,
+        };
+        block(&mut hv, second);
+        raise_virq(&mut hv, second, VIRQ_TIMER);
+        assert!(pending(&hv, 3, timer) && upcall_pending(&hv, second) && !upcall_pending(&hv, vcpu(3)));
+        assert_eq!(status(&hv, second), VcpuStatus::Runnable);
+        close(&mut hv, GUEST, timer).unwrap();
+        assert!(bind_virq(&mut hv, GUEST, VIRQ_TIMER, 1).is_ok());
+    }
+
+    #[test]
+    fn a_masked_port_wakes_only_who_polls_for_it() {
+        let mut hv = hypervisor();
+        let port = bind_ipi(&mut hv, GUEST, 0).unwrap();
+        set_mask(&hv, GUEST, port);
+        block(&mut hv, vcpu(3));
+        send(&mut hv, GUEST, port).unwrap();
+        assert!(pending(&hv, 3, port) && !upcall_pending(&hv, vcpu(3)));
+        assert_eq!(status(&hv, vcpu(3)), VcpuStatus::Blocked);
+        unmask(&mut hv, GUEST, port).unwrap();
+        assert!(upcall_pending(&hv, vcpu(3)));
+        assert_eq!(status(&hv, vcpu(3)), VcpuStatus::Runnable);
+
+        let other = bind_ipi(&mut hv, GUEST, 1).unwrap();
+        set_mask(&hv, GUEST, other);
+        block(&mut hv, vcpu(3));
+        hv.vcpu_mut(vcpu(3)).unwrap().polling = Some(Polling {
+            ports: vec![other],
+            deadline: None,
+        });
+        send(&mut hv, GUEST, other).unwrap();
+        assert_eq!(status(&hv, vcpu(3)), VcpuStatus::Runnable);
+        assert_eq!(hv.vcpu(vcpu(3)).unwrap().polling, None);
+    }
+
+    #[test]
+    fn a_port_moves_between_vcpus() {
+        let mut hv = hypervisor();
+        let guest = alloc_unbound(&mut hv, GUEST, CONSOLE).unwrap();
+        bind_vcpu(&mut hv, GUEST, guest, 1).unwrap();
+        assert_eq!(bind_vcpu(&mut hv, GUEST, guest, 2), Err(Errno::NOENT));
+        assert_eq!(bind_vcpu(&mut hv, GUEST, guest + 1, 0), Err(Errno::INVAL));
+        let console = bind_interdomain(&mut hv, CONSOLE, GUEST, guest).unwrap();
+        send(&mut hv, CONSOLE, console).unwrap();
+        assert!(
+            !upcall_pending(&hv, vcpu(3))
+                && upcall_pending(
+                    &hv,
+                    VcpuId {
+                        domain: GUEST,
+                        index: 1
+                    }
+                )
+        );
+    }
+
+    #[test]
+    fn a_vcpu_info_moves_with_what_is_pending() {
+        let mut hv = hypervisor();
+        let port = bind_ipi(&mut hv, GUEST, 0).unwrap();
+        send(&mut hv, GUEST, port).unwrap();
+        poke(&hv, 3, 0x2000, &[0; 64]);
+        let to = testing::machine(&hv, 3, 0x2040);
+        move_vcpu_info(&mut hv, vcpu(3), to).unwrap();
+        assert!(upcall_pending(&hv, vcpu(3)));
+        assert_eq!(peek::<1>(&hv, 3, 0x2040), [1]);
+        assert_eq!(peek::<8>(&hv, 3, 0x2048), [0xff; 8]);
+    }
+
+    proptest! {
+        /// Whatever domains do, both ends of every channel agree.
+        #[test]
+        fn both_ends_agree(steps in proptest::collection::vec((0u8..7, 1u16..5, 1u16..5, 0u32..8), 0..120)) {
+            let mut hv = hypervisor();
+            for (what, domain, remote, number) in steps {
+                let (domain, remote) = (DomainId(domain), DomainId(remote));
+                let _ = match what {
+                    0 => alloc_unbound(&mut hv, domain, remote).map(drop),
+                    1 => bind_interdomain(&mut hv, domain, remote, number).map(drop),
+                    2 => close(&mut hv, domain, number),
+                    3 => send(&mut hv, domain, number),
+                    4 => bind_vcpu(&mut hv, domain, number, number / 2),
+                    5 => bind_virq(&mut hv, domain, number, number / 4).map(drop),
+                    _ => unmask(&mut hv, domain, number),
+                };
+                for (id, body) in hv.domains.iter().map(|(id, domain)| (*id, domain.body.as_ref().unwrap())) {
+                    for (port, state) in body.events.allocated_ports() {
+                        if let Binding::Interdomain { remote, port: other } = state.binding {
+                            prop_assert_eq!(binding(&hv, remote, other), Binding::Interdomain { remote: id, port });
+                        }
+                    }
+                }
+            }
+            for id in [CONTROL, CONSOLE, GUEST] {
+                unbind_all(&mut hv, id);
+            }
+            prop_assert!(hv.domains.values().all(|domain| domain.body.as_ref().unwrap().events.allocated_ports().count() == 0));
+        }
+    }
 }

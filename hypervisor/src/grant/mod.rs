@@ -6,6 +6,10 @@ use crate::{Hypervisor, domain::DomainId, errno::Errno, memory::Frame};
 #[derive(Default)]
 pub struct GrantTable {}
 
+/// Frames of destroyed domains that others still have mapped.
+#[derive(Default)]
+pub struct HeldFrames {}
+
 /// Fills an entry of a new domain's table: `to` may map the guest frame `frame` for writing. Makes the table's first page if need be.
 pub fn offer(
     _hv: &mut Hypervisor,
@@ -22,4 +26,6 @@ pub fn offer(
 pub fn release_all(_hv: &mut Hypervisor, _domain: DomainId) {}
 
 /// Gives frames of a domain back to the allocator, after [`release_all`]: at once those that nobody has mapped, the others when the last map goes.
-pub fn free_frames(_hv: &mut Hypervisor, _first: Frame, _count: u64) {}
+pub fn free_frames(hv: &mut Hypervisor, first: Frame, count: u64) {
+    hv.frames.free(first, count);
+}

@@ -4,4 +4,5 @@ pub mod cpu;
 pub mod pci;
 
 /// What was found at boot.
+#[derive(Default)]
 pub struct Machine {}

@@ -1,0 +1,261 @@
+//! A whole hypervisor over a piece of the host's memory, with domains that never run: for tests of what happens between exits.
+//!
+//! Domains are numbered from 1 as in a manifest. Each has its RAM from guest-physical 0, filled with zeros, and vCPUs whose paging is off, so
+//! that a guest-virtual address is the guest-physical one.
+
+use core::cell::Cell;
+use std::{boxed::Box, collections::BTreeMap, rc::Rc, string::String, vec::Vec};
+
+use crate::{
+    Hypervisor,
+    domain::{Body, Domain, DomainId, PARAMETERS, State, Vcpu, VcpuId, VcpuStatus},
+    memory::{
+        DirectMap, Frame, FrameAllocator, GuestAddress, MachineAddress, Mapping, P2m, PAGE_SIZE, PageKind,
+    },
+    platform::Machine,
+    virt::{Exit, Injection, Paging, Registers, VirtualCpu},
+};
+
+/// Pages of RAM of every domain.
+pub const RAM_PAGES: u64 = 64;
+/// Pages of the machine.
+pub const MACHINE_PAGES: u64 = 2048;
+
+/// A processor backend that runs nothing.
+pub struct FakeCpu {
+    /// What [`VirtualCpu::paging`] answers.
+    pub paging: Paging,
+    /// What is queued.
+    pub injected: Option<Injection>,
+    /// How often translations were flushed, over all vCPUs of the hypervisor.
+    pub flushes: Rc<Cell<u32>>,
+}
+
+/// A kernel in 64-bit code; addresses are not translated.
+pub const KERNEL: Paging = Paging {
+    cr0: 1,
+    cr3: 0,
+    cr4: 0,
+    efer: 0x500,
+    privilege: 0,
+    long_code: true,
+    code_base: 0,
+};
+
+impl VirtualCpu for FakeCpu {
+    fn run(&mut self, _: &mut Registers, _: MachineAddress) -> Exit {
+        Exit::Hypercall
+    }
+    fn skip_instruction(&mut self, registers: &mut Registers) {
+        registers.rip += 3;
+    }
+    fn interruptible(&self, _: &Registers) -> bool {
+        self.injected.is_none()
+    }
+    fn injection_pending(&self) -> bool {
+        self.injected.is_some()
+    }
+    fn inject(&mut self, event: Injection) {
+        self.injected = Some(event);
+    }
+    fn request_interrupt_window(&mut self, _: bool) {}
+    fn paging(&self) -> Paging {
+        self.paging
+    }
+    fn enter_pvh(&mut self, registers: &mut Registers, entry: GuestAddress, start_info: GuestAddress) {
+        (registers.rip, registers.rbx) = (entry.0, start_info.0);
+    }
+    fn enter_startup(&mut self, registers: &mut Registers, vector: u8) {
+        registers.rip = u64::from(vector) << 12;
+    }
+    fn enter_long_mode(&mut self, registers: &mut Registers, entry: u64, stack: u64, cr3: u64) {
+        (registers.rip, registers.rsp, self.paging.cr3) = (entry, stack, cr3);
+    }
+    fn read_msr(&self, _: u32) -> Option<u64> {
+        None
+    }
+    fn write_msr(&mut self, _: u32, _: u64) -> Option<bool> {
+        None
+    }
+    fn flush_translations(&mut self) {
+        self.flushes.set(self.flushes.get() + 1);
+    }
+    fn set_tsc_offset(&mut self, _: u64) {}
+    fn allow_ports(&mut self, _: u16, _: u16) {}
+}
+
+/// A domain's part of a manifest, without capabilities.
+pub fn spec(name: &str, vcpus: u32) -> manifest::Domain {
+    manifest::Domain {
+        name: name.into(),
+        kind: manifest::Kind::Unikernel {
+            image: name.into(),
+            command_line: String::new(),
+        },
+        memory: RAM_PAGES * PAGE_SIZE,
+        vcpus,
+        scheduling: manifest::Scheduling::Interactive,
+        capabilities: manifest::Capabilities::default(),
+        devices: Vec::new(),
+        disks: Vec::new(),
+        networks: Vec::new(),
+        on_crash: manifest::OnCrash::Restart,
+        options: Vec::new(),
+    }
+}
+
+/// Domain 1 `control` and domain 2 `console` with the capabilities of those names, domain 3 `guest` with two vCPUs; all running.
+pub fn hypervisor() -> Hypervisor {
+    let mut control = spec("control", 1);
+    (control.capabilities.control, control.capabilities.observe) = (true, true);
+    let mut console = spec("console", 1);
+    console.capabilities.console_log = true;
+    hypervisor_with(std::vec![control, console, spec("guest", 2)])
+}
+
+/// A hypervisor with these domains, all running.
+pub fn hypervisor_with(specs: Vec<manifest::Domain>) -> Hypervisor {
+    let mut hv = Hypervisor {
+        machine: Machine::default(),
+        manifest: manifest::Manifest {
+            name: "test".into(),
+            reboot_on_panic: false,
+            allow_unconfined_dma: true,
+            domains: specs.clone(),
+        },
+        bundle: &[],
+        memory: DirectMap::fake(MACHINE_PAGES as usize),
+        frames: FrameAllocator::new(&[(Frame(1), MACHINE_PAGES - 1)]),
+        domains: BTreeMap::new(),
+        scheduler: Default::default(),
+        vectors: Default::default(),
+        held: Default::default(),
+    };
+    for (index, spec) in specs.into_iter().enumerate() {
+        let id = DomainId(index as u16 + 1);
+        hv.domains.insert(
+            id,
+            Domain {
+                id,
+                spec,
+                state: State::Absent,
+                generation: 0,
+                devices: Vec::new(),
+                ports: Vec::new(),
+                interrupts: Vec::new(),
+                failure: None,
+                body: None,
+            },
+        );
+        build(&mut hv, id);
+    }
+    hv
+}
+
+/// Gives a domain a new body.
+pub fn build(hv: &mut Hypervisor, id: DomainId) {
+    let memory = hv.memory;
+    let frames = &mut hv.frames;
+    let mut p2m = P2m::new(&memory, frames).unwrap();
+    let first = frames.allocate_contiguous(RAM_PAGES, 1).unwrap();
+    memory.zero(first.address(), (RAM_PAGES * PAGE_SIZE) as usize);
+    let ram = Mapping {
+        machine: first,
+        writable: true,
+        kind: PageKind::Ram,
+    };
+    p2m.map_range(&memory, frames, GuestAddress(0), RAM_PAGES, ram)
+        .unwrap();
+    let shared_info = frames.allocate().unwrap();
+    memory.zero(shared_info.address(), PAGE_SIZE as usize);
+    let domain = hv.domains.get_mut(&id).unwrap();
+    let flushes = Rc::new(Cell::new(0));
+    let vcpus = (0..domain.spec.vcpus)
+        .map(|index| Vcpu {
+            id: VcpuId { domain: id, index },
+            status: if index == 0 {
+                VcpuStatus::Runnable
+            } else {
+                VcpuStatus::Offline
+            },
+            registers: Registers::default(),
+            processor: Box::new(FakeCpu {
+                paging: KERNEL,
+                injected: None,
+                flushes: flushes.clone(),
+            }),
+            machine: Default::default(),
+            extended: crate::virt::ExtendedState {},
+            vcpu_info: MachineAddress(shared_info.address().0 + u64::from(index) * 64),
+            upcall_vector: None,
+            oneshot: None,
+            periodic: None,
+            polling: None,
+            runstate_area: None,
+            runstate: Default::default(),
+            exits: 0,
+        })
+        .collect();
+    domain.state = State::Running;
+    domain.generation += 1;
+    domain.body = Some(Body {
+        p2m,
+        events: Default::default(),
+        grants: Default::default(),
+        shared_info,
+        parameters: [0; PARAMETERS],
+        vcpus,
+        contiguous_base: None,
+        pages: RAM_PAGES,
+        watchdogs: [0; 2],
+    });
+}
+
+/// Takes a domain's body away as the builder does, in the order that [`crate::event`] and [`crate::grant`] ask for.
+pub fn destroy(hv: &mut Hypervisor, id: DomainId) {
+    crate::event::unbind_all(hv, id);
+    crate::grant::release_all(hv, id);
+    let domain = hv.domains.get_mut(&id).unwrap();
+    let body = domain.body.take().unwrap();
+    domain.state = State::Absent;
+    let mut ram = Vec::new();
+    body.p2m.for_each(&hv.memory, |_, mapping, count| {
+        if mapping.kind == PageKind::Ram {
+            ram.push((mapping.machine, count));
+        }
+    });
+    for (first, count) in ram {
+        crate::grant::free_frames(hv, first, count);
+    }
+    hv.frames.free(body.shared_info, 1);
+    body.p2m.release(&hv.memory, &mut hv.frames);
+}
+
+/// The first vCPU of a domain.
+pub fn vcpu(domain: u16) -> VcpuId {
+    VcpuId {
+        domain: DomainId(domain),
+        index: 0,
+    }
+}
+
+/// Writes a domain's memory.
+pub fn poke(hv: &Hypervisor, domain: u16, at: u64, bytes: &[u8]) {
+    let at = machine(hv, domain, at);
+    hv.memory.write(at, bytes);
+}
+
+/// Reads a domain's memory.
+pub fn peek<const N: usize>(hv: &Hypervisor, domain: u16, at: u64) -> [u8; N] {
+    let mut bytes = [0; N];
+    hv.memory.read(machine(hv, domain, at), &mut bytes);
+    bytes
+}
+
+/// Where a domain's memory is.
+pub fn machine(hv: &Hypervisor, domain: u16, at: u64) -> MachineAddress {
+    let body = hv.body(DomainId(domain)).expect("the domain is built");
+    body.p2m
+        .machine_address(&hv.memory, GuestAddress(at), false)
+        .expect("the address is mapped")
+}
