@@ -1,0 +1,58 @@
+//! The control interface of the hypervisor (`xen_abi::atoll`): what the control domain and the console domain ask for,
+//! and what every domain may ask about itself.
+
+use alloc::vec::Vec;
+
+pub use xen_abi::atoll::{DomainInfo, MachineInfo};
+
+use crate::DomainId;
+use crate::hypercall::Errno;
+
+/// What the machine is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineAction {
+    /// Power off.
+    PowerOff,
+    /// Reset.
+    Reboot,
+}
+
+/// The control interface. Each call needs the capability that `xen_abi::atoll` names for it; without it the answer is
+/// [`Errno::EPERM`].
+pub trait Control {
+    /// What is known of a domain.
+    fn domain_info(&self, domain: DomainId) -> Result<DomainInfo, Errno>;
+    /// Builds (if need be) and starts a domain.
+    fn start(&self, domain: DomainId) -> Result<(), Errno>;
+    /// Stops a domain at once, and unwinds what it holds.
+    fn destroy(&self, domain: DomainId) -> Result<(), Errno>;
+    /// Ends the machine's run. Returns only if that fails.
+    fn machine(&self, action: MachineAction) -> Result<(), Errno>;
+    /// Figures of the machine.
+    fn machine_info(&self) -> Result<MachineInfo, Errno>;
+    /// Reads the log from `position` into `buffer`. Answers the position to go on from, and how many bytes came.
+    fn read_log(&self, position: u64, buffer: &mut [u8]) -> Result<(u64, usize), Errno>;
+}
+
+/// The name of a domain, as far as it is text.
+pub fn name(info: &DomainInfo) -> &str {
+    let end = info
+        .name
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(info.name.len());
+    core::str::from_utf8(&info.name[..end]).unwrap_or("")
+}
+
+/// Every domain that the hypervisor knows, in the order of the ids, which are dense from 1.
+pub fn domains(control: &dyn Control) -> Result<Vec<DomainInfo>, Errno> {
+    let mut all = Vec::new();
+    for id in 1..=u16::MAX {
+        match control.domain_info(DomainId(id)) {
+            Ok(info) => all.push(info),
+            Err(Errno::ESRCH) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
+}

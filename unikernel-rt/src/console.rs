@@ -1,0 +1,93 @@
+//! The domain's own PV console as a byte stream: what an operator types when attached to it, and what the domain answers.
+//! (Log lines go another way: the crate `log`, straight to the hypervisor.)
+
+use core::fmt;
+
+use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
+
+use crate::event::Channel;
+use crate::ring::RingError;
+use crate::ring::bytes::ByteChannel;
+
+/// The frontend of the console ring. The blocking calls of `embedded-io` wait for the console domain; the `*_ready` calls
+/// let an event loop avoid that.
+#[derive(Debug)]
+pub struct Console {
+    ring: ByteChannel,
+    channel: Channel,
+}
+
+impl Console {
+    /// Puts a console together: its page, mapped, and its port.
+    pub fn new(ring: ByteChannel, channel: Channel) -> Self {
+        Self { ring, channel }
+    }
+
+    /// The event channel that fires when there is input or room for output.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    fn wait(&self) {
+        self.channel.events().wait_for(self.channel.port(), None);
+    }
+}
+
+impl ErrorType for Console {
+    type Error = RingError;
+}
+
+impl Read for Console {
+    fn read(&mut self, target: &mut [u8]) -> Result<usize, RingError> {
+        if target.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let length = self.ring.read(target)?;
+            if length > 0 {
+                self.channel.notify();
+                return Ok(length);
+            }
+            self.wait();
+        }
+    }
+}
+
+impl ReadReady for Console {
+    fn read_ready(&mut self) -> Result<bool, RingError> {
+        Ok(self.ring.readable()? > 0)
+    }
+}
+
+impl Write for Console {
+    fn write(&mut self, source: &[u8]) -> Result<usize, RingError> {
+        if source.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let length = self.ring.write(source)?;
+            if length > 0 {
+                self.channel.notify();
+                return Ok(length);
+            }
+            self.wait();
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), RingError> {
+        // Bytes in the ring are with the console domain already; it may take its time, or be rebuilt, without loss.
+        Ok(())
+    }
+}
+
+impl WriteReady for Console {
+    fn write_ready(&mut self) -> Result<bool, RingError> {
+        Ok(self.ring.writable()? > 0)
+    }
+}
+
+impl fmt::Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.write_all(text.as_bytes()).map_err(|_| fmt::Error)
+    }
+}

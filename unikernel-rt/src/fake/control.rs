@@ -1,0 +1,125 @@
+//! A control interface that remembers what it was asked.
+
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+
+use xen_abi::atoll::{DOMAIN_STATE_ABSENT, DOMAIN_STATE_RUNNING, NAME_LENGTH};
+
+use crate::DomainId;
+use crate::atoll::{Control, DomainInfo, MachineAction, MachineInfo};
+use crate::hypercall::Errno;
+
+/// A machine's worth of domains that start and stop at once. Clones are the same machine.
+#[derive(Clone, Default)]
+pub struct FakeControl {
+    state: Rc<RefCell<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    domains: BTreeMap<u16, DomainInfo>,
+    actions: Vec<MachineAction>,
+    refused: BTreeMap<u16, Errno>,
+    machine: MachineInfo,
+    log: Vec<u8>,
+}
+
+impl FakeControl {
+    /// A machine without domains.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the next domain, absent, and answers its id.
+    pub fn add(&self, name: &str) -> DomainId {
+        let mut state = self.state.borrow_mut();
+        let id = state.domains.len() as u16 + 1;
+        let mut info = DomainInfo {
+            domain: id,
+            state: DOMAIN_STATE_ABSENT,
+            vcpus: 1,
+            ..DomainInfo::default()
+        };
+        let length = name.len().min(NAME_LENGTH);
+        info.name[..length].copy_from_slice(&name.as_bytes()[..length]);
+        state.domains.insert(id, info);
+        DomainId(id)
+    }
+
+    /// Changes what is known of a domain, as if it had happened.
+    pub fn set(&self, domain: DomainId, change: impl FnOnce(&mut DomainInfo)) {
+        if let Some(info) = self.state.borrow_mut().domains.get_mut(&domain.0) {
+            change(info);
+        }
+    }
+
+    /// Has every start of a domain refused from now on.
+    pub fn refuse(&self, domain: DomainId, error: Errno) {
+        self.state.borrow_mut().refused.insert(domain.0, error);
+    }
+
+    /// What the machine was told to do.
+    pub fn actions(&self) -> Vec<MachineAction> {
+        self.state.borrow().actions.clone()
+    }
+
+    /// Sets the machine's figures.
+    pub fn set_machine(&self, info: MachineInfo) {
+        self.state.borrow_mut().machine = info;
+    }
+
+    /// Appends to the log.
+    pub fn append_log(&self, bytes: &[u8]) {
+        self.state.borrow_mut().log.extend_from_slice(bytes);
+    }
+}
+
+impl Control for FakeControl {
+    fn domain_info(&self, domain: DomainId) -> Result<DomainInfo, Errno> {
+        self.state
+            .borrow()
+            .domains
+            .get(&domain.0)
+            .copied()
+            .ok_or(Errno::ESRCH)
+    }
+
+    fn start(&self, domain: DomainId) -> Result<(), Errno> {
+        let mut state = self.state.borrow_mut();
+        if let Some(&error) = state.refused.get(&domain.0) {
+            return Err(error);
+        }
+        let info = state.domains.get_mut(&domain.0).ok_or(Errno::ESRCH)?;
+        info.state = DOMAIN_STATE_RUNNING;
+        info.generation += 1;
+        Ok(())
+    }
+
+    fn destroy(&self, domain: DomainId) -> Result<(), Errno> {
+        let mut state = self.state.borrow_mut();
+        state.domains.get_mut(&domain.0).ok_or(Errno::ESRCH)?.state = DOMAIN_STATE_ABSENT;
+        Ok(())
+    }
+
+    fn machine(&self, action: MachineAction) -> Result<(), Errno> {
+        self.state.borrow_mut().actions.push(action);
+        Ok(())
+    }
+
+    fn machine_info(&self) -> Result<MachineInfo, Errno> {
+        Ok(self.state.borrow().machine)
+    }
+
+    fn read_log(&self, position: u64, buffer: &mut [u8]) -> Result<(u64, usize), Errno> {
+        let state = self.state.borrow();
+        let rest = usize::try_from(position)
+            .ok()
+            .and_then(|from| state.log.get(from..))
+            .unwrap_or(&[]);
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok((position + length as u64, length))
+    }
+}

@@ -1,0 +1,12 @@
+//! The machine without a machine, for tests: [`FakeStore`] is a xenstore in memory, [`FakeEvents`] are event channels with a
+//! clock that the test winds, [`FakeGrants`] map pages of the test's own, [`FakeControl`] answers the control interface.
+
+mod control;
+mod events;
+mod grants;
+mod store;
+
+pub use control::FakeControl;
+pub use events::FakeEvents;
+pub use grants::FakeGrants;
+pub use store::FakeStore;
