@@ -13,7 +13,10 @@ use crate::{
 
 /// A domain's id: 1 + its index in the manifest, for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DomainId(pub u16);
+pub struct DomainId(
+    /// The number.
+    pub u16,
+);
 
 /// One vCPU of one domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

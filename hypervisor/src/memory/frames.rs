@@ -6,7 +6,7 @@
 
 use alloc::{vec, vec::Vec};
 
-use super::{Frame, PAGE_SIZE};
+use super::Frame;
 
 const BITS: u64 = u64::BITS as u64;
 
@@ -155,12 +155,6 @@ fn highest_clear(words: &[u64], first: u64, count: u64) -> Option<u64> {
     })
 }
 
-/// The frames that lie whole in `start .. end` (bytes): first and count.
-pub fn whole_frames(start: u64, end: u64) -> (Frame, u64) {
-    let first = start.div_ceil(PAGE_SIZE);
-    (Frame(first), (end / PAGE_SIZE).saturating_sub(first))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,12 +185,6 @@ mod tests {
     #[should_panic(expected = "never free")]
     fn a_foreign_frame_is_a_bug() {
         FrameAllocator::new(&[(Frame(0), 8)]).free(Frame(7), 2);
-    }
-
-    #[test]
-    fn only_whole_frames_count() {
-        assert_eq!(whole_frames(1, 0x3fff), (Frame(1), 2));
-        assert_eq!(whole_frames(1, 2), (Frame(1), 0));
     }
 
     proptest! {

@@ -1,12 +1,20 @@
-//! The processor backends behind one trait: [`svm`](self) today, VMX in the same place. Nothing outside this folder knows which one runs.
+//! The processor backends behind one trait: SVM today, VMX in the same place. Nothing outside this folder knows which one runs.
 //!
 //! A backend runs a vCPU until it exits and turns the exit into an [`Exit`]; what it means is decided elsewhere.
 
-use crate::memory::{GuestAddress, MachineAddress};
+mod extended;
+mod svm;
+
+use alloc::boxed::Box;
+
+pub use extended::{ExtendedState, forget_branches, loaded_xcr0, offered as offered_xcr0, set_loaded_xcr0};
+
+use crate::memory::{DirectMap, FrameAllocator, GuestAddress, MachineAddress, OutOfMemory};
 
 /// The general registers of a vCPU, its instruction pointer and its flags; exact whenever the vCPU is not running.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the processor's registers")]
 pub struct Registers {
     pub rax: u64,
     pub rbx: u64,
@@ -55,6 +63,15 @@ pub enum Exit {
     NestedFault(NestedFault),
     /// An instruction that guests do not have (VMRUN, INVLPGA, MONITOR …): the guest gets #UD.
     InvalidInstruction,
+    /// An exception that was intercepted, or that answers an instruction which guests may not use: the guest gets it.
+    Exception {
+        /// Vector.
+        vector: u8,
+        /// Error code, where the exception has one.
+        error: Option<u32>,
+    },
+    /// WBINVD or INVD; nothing is to be done, since the caches are coherent.
+    FlushCaches,
     /// The guest shut its processor down.
     TripleFault,
     /// Anything else: the backend's code for it. The domain is stopped.
@@ -64,9 +81,11 @@ pub enum Exit {
 /// An access to an I/O port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortAccess {
+    /// The first port.
     pub port: u16,
     /// 1, 2 or 4 bytes.
     pub size: u8,
+    /// OUT.
     pub write: bool,
     /// INS or OUTS; no device of ours has a use for them.
     pub string: bool,
@@ -75,8 +94,11 @@ pub struct PortAccess {
 /// An access that the second stage refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NestedFault {
+    /// What the guest, or its page walk, tried to reach.
     pub address: GuestAddress,
+    /// It wrote.
     pub write: bool,
+    /// It fetched an instruction.
     pub fetch: bool,
     /// The page is mapped, and forbids this access.
     pub present: bool,
@@ -90,11 +112,17 @@ pub enum Injection {
     /// A non-maskable interrupt.
     NonMaskableInterrupt,
     /// An exception, with its error code where it has one.
-    Exception { vector: u8, error: Option<u32> },
+    Exception {
+        /// Vector.
+        vector: u8,
+        /// Error code, where the exception has one.
+        error: Option<u32>,
+    },
 }
 
 /// The mode that decides how instructions and addresses of a vCPU are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the processor's registers")]
 pub struct Paging {
     pub cr0: u64,
     pub cr3: u64,
@@ -117,6 +145,9 @@ pub trait VirtualCpu {
     fn skip_instruction(&mut self, registers: &mut Registers);
     /// Whether an external interrupt could be taken now: interrupts enabled, no shadow, nothing queued for injection.
     fn interruptible(&self, registers: &Registers) -> bool;
+    /// Whether the guest stands behind an STI or MOV SS that holds interrupts off for one instruction. A window request would not let it go on
+    /// everywhere, so the caller lets it run and looks again soon.
+    fn in_interrupt_shadow(&self, registers: &Registers) -> bool;
     /// Whether an event is queued (ours, or one that an exit interrupted and that must be delivered again).
     fn injection_pending(&self) -> bool;
     /// Queues an event for the next entry; one at a time (see `injection_pending`).
@@ -140,9 +171,49 @@ pub trait VirtualCpu {
     fn flush_translations(&mut self);
     /// What the time-stamp counter reads in the guest, minus the machine's.
     fn set_tsc_offset(&mut self, offset: u64);
-    /// Lets the guest use an I/O port range directly.
-    fn allow_ports(&mut self, first: u16, count: u16);
+    /// Gives its frames back.
+    fn release(self: Box<Self>, frames: &mut FrameAllocator);
 }
 
-/// Floating-point and vector state of a vCPU while it is not loaded.
-pub struct ExtendedState {}
+/// A processor backend, enabled.
+pub trait Backend {
+    /// For the log.
+    fn name(&self) -> &'static str;
+    /// A vCPU that may use the given I/O ports (first, count) directly.
+    fn create(
+        &self,
+        memory: &DirectMap,
+        frames: &mut FrameAllocator,
+        ports: &[(u16, u16)],
+    ) -> Result<Box<dyn VirtualCpu>, OutOfMemory>;
+}
+
+/// Why no guest can run on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsupported {
+    /// No SVM.
+    #[error(
+        "this processor has no AMD SVM (CPUID 0x80000001, ECX bit 2), which guests need; under QEMU add -cpu EPYC or -cpu max"
+    )]
+    Missing,
+    /// Present but locked.
+    #[error(
+        "AMD SVM is locked off by the firmware (VM_CR.SVMDIS); enable virtualization (SVM) in the firmware's setup"
+    )]
+    LockedOff,
+    /// SVM of the first generation.
+    #[error(
+        "this processor's SVM has no nested paging (CPUID 0x8000000a, EDX bit 0), which guests need; under QEMU add +npt"
+    )]
+    NoNestedPaging,
+    /// No memory for the backend itself.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+}
+
+/// Finds the processor's virtualization extension and enables it on this processor.
+pub fn enable(memory: &DirectMap, frames: &mut FrameAllocator) -> Result<Box<dyn Backend>, Unsupported> {
+    let backend = svm::Svm::enable(memory, frames)?;
+    extended::enable();
+    Ok(Box::new(backend))
+}
