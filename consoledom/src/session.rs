@@ -1,0 +1,340 @@
+//! The operator's session: where keys go, and what the screen shows.
+//!
+//! Keys go to the shell until the operator attaches to a domain's console, and back after Ctrl-]. Everything that domains print and the
+//! log are kept meanwhile, so that nothing is missed by looking elsewhere.
+
+use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
+
+use crate::{
+    editor::{Editor, Event},
+    log_lines::{self, LogLines},
+    scrollback::Scrollback,
+    shell::{self, Command, DomainStatus, MachineStatus, PROMPT},
+    terminal::Terminal,
+};
+
+/// Ctrl-], which leaves a console.
+const LEAVE: u8 = 0x1d;
+const CONSOLE_BYTES: usize = 16 * 1024;
+const LOG_BYTES: usize = 64 * 1024;
+
+/// What a session asks of the rest of the machine.
+pub trait Operations {
+    /// The state of every domain.
+    fn domains(&mut self) -> Vec<DomainStatus>;
+    /// Figures of the machine.
+    fn machine(&mut self) -> MachineStatus;
+    /// Sends a command to controldom; its answer comes back by [`Session::reply`].
+    fn control(&mut self, command: &str);
+    /// Sends a key to a domain's console.
+    fn key(&mut self, domain: u16, key: u8);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Focus {
+    /// The appliance is not up yet: no prompt.
+    Starting,
+    Shell,
+    /// A command is with controldom.
+    Waiting,
+    Attached(u16),
+}
+
+/// The operator's session.
+pub struct Session {
+    terminal: Terminal,
+    editor: Editor,
+    focus: Focus,
+    consoles: BTreeMap<u16, Scrollback>,
+    names: BTreeMap<String, u16>,
+    log: Scrollback,
+    log_lines: LogLines,
+}
+
+impl Session {
+    /// A session before the appliance is up. `names` gives the ids of domains that write to the log.
+    pub fn new(names: BTreeMap<String, u16>) -> Self {
+        Self {
+            terminal: Terminal::new(128 * 1024),
+            editor: Editor::default(),
+            focus: Focus::Starting,
+            consoles: BTreeMap::new(),
+            names,
+            log: Scrollback::new(LOG_BYTES),
+            log_lines: LogLines::default(),
+        }
+    }
+
+    /// What is to be sent to the terminal.
+    pub fn terminal(&mut self) -> &mut Terminal {
+        &mut self.terminal
+    }
+
+    /// The appliance is up, or `notice` says why it may not be: the prompt appears.
+    pub fn ready(&mut self, notice: &str) {
+        if self.focus == Focus::Starting {
+            self.focus = Focus::Shell;
+            self.terminal.write_text(notice.as_bytes());
+            self.prompt();
+        }
+    }
+
+    /// Whether [`Session::ready`] is still awaited.
+    pub fn is_starting(&self) -> bool {
+        self.focus == Focus::Starting
+    }
+
+    /// A key came.
+    pub fn key(&mut self, key: u8, operations: &mut impl Operations) {
+        match self.focus {
+            Focus::Starting => {}
+            // A command may hang for ever: Ctrl-C gives the prompt back.
+            Focus::Waiting if key == 0x03 => {
+                self.terminal.write_text(b"(still going on)\n");
+                self.focus = Focus::Shell;
+                self.prompt();
+            }
+            Focus::Waiting => {}
+            Focus::Attached(_) if key == LEAVE => {
+                self.terminal.write(b"\r\n");
+                self.focus = Focus::Shell;
+                self.prompt();
+            }
+            Focus::Attached(domain) => operations.key(domain, key),
+            Focus::Shell => {
+                let mut echo = String::new();
+                let event = self.editor.key(key, PROMPT, &mut echo);
+                self.terminal.write(echo.as_bytes());
+                match event {
+                    Event::Editing => {}
+                    Event::Cancelled => self.prompt(),
+                    Event::Line(line) => self.run(&line, operations),
+                }
+            }
+        }
+    }
+
+    /// A domain printed.
+    pub fn printed(&mut self, domain: u16, bytes: &[u8]) {
+        self.consoles
+            .entry(domain)
+            .or_insert_with(|| Scrollback::new(CONSOLE_BYTES))
+            .push(bytes);
+        if self.focus == Focus::Attached(domain) {
+            self.terminal.write_text(bytes);
+        }
+    }
+
+    /// The log grew. Lines of a domain also go to its console, which for a unikernel is all that it prints.
+    pub fn logged(&mut self, bytes: &[u8]) {
+        self.log.push(bytes);
+        let mut lines = Vec::new();
+        self.log_lines.push(bytes, |line| lines.push(line.to_vec()));
+        for mut line in lines {
+            let writer = log_lines::parse(&line).and_then(|(name, _)| self.names.get(name).copied());
+            line.push(b'\n');
+            if let Some(domain) = writer {
+                self.printed(domain, &line);
+            }
+            match self.focus {
+                Focus::Starting | Focus::Waiting => self.terminal.write_text(&line),
+                Focus::Shell => {
+                    self.terminal.write(b"\r\x1b[K");
+                    self.terminal.write_text(&line);
+                    self.prompt();
+                }
+                Focus::Attached(_) => {}
+            }
+        }
+    }
+
+    /// controldom answered a command.
+    pub fn reply(&mut self, text: &str) {
+        if self.focus == Focus::Waiting {
+            self.focus = Focus::Shell;
+            self.terminal.write_text(text.as_bytes());
+            if !text.is_empty() {
+                self.terminal.write(b"\r\n");
+            }
+            self.prompt();
+        }
+    }
+
+    fn run(&mut self, line: &str, operations: &mut impl Operations) {
+        match shell::parse(line) {
+            Ok(Command::Empty) => {}
+            Ok(Command::Help) => self.terminal.write_text(shell::HELP.as_bytes()),
+            Ok(Command::List) => {
+                let text = shell::list(&operations.domains(), &operations.machine());
+                self.terminal.write_text(text.as_bytes());
+            }
+            Ok(Command::Dmesg) => {
+                let (first, second) = self.log.contents();
+                self.terminal.write_text(first);
+                self.terminal.write_text(second);
+            }
+            Ok(Command::Control(command)) => {
+                self.focus = Focus::Waiting;
+                operations.control(&command);
+            }
+            Ok(Command::Console(name)) => self.attach(&name, operations),
+            Err(error) => self.terminal.write_text(format!("{error}\n").as_bytes()),
+        }
+        if self.focus == Focus::Shell {
+            self.prompt();
+        }
+    }
+
+    fn attach(&mut self, name: &str, operations: &mut impl Operations) {
+        let domains = operations.domains();
+        let Some(domain) = domains.iter().find(|domain| domain.name == name) else {
+            let text = format!(
+                "there is no domain {name}; there are {}\n",
+                shell::names(&domains)
+            );
+            self.terminal.write_text(text.as_bytes());
+            return;
+        };
+        self.focus = Focus::Attached(domain.id);
+        self.terminal
+            .write_text(format!("console of {name}; leave with Ctrl-]\n").as_bytes());
+        if let Some(scrollback) = self.consoles.get(&domain.id) {
+            let (first, second) = scrollback.contents();
+            self.terminal.write_text(first);
+            self.terminal.write_text(second);
+        }
+    }
+
+    fn prompt(&mut self) {
+        let mut text = String::new();
+        self.editor.redraw(PROMPT, &mut text);
+        self.terminal.write(text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Fake {
+        commands: Vec<String>,
+        keys: Vec<(u16, u8)>,
+    }
+
+    impl Operations for Fake {
+        fn domains(&mut self) -> Vec<DomainStatus> {
+            let domain = |id, name: &str| DomainStatus {
+                id,
+                name: name.into(),
+                state: "running",
+                ..Default::default()
+            };
+            vec![domain(1, "controldom"), domain(5, "linux")]
+        }
+
+        fn machine(&mut self) -> MachineStatus {
+            MachineStatus::default()
+        }
+
+        fn control(&mut self, command: &str) {
+            self.commands.push(command.into());
+        }
+
+        fn key(&mut self, domain: u16, key: u8) {
+            self.keys.push((domain, key));
+        }
+    }
+
+    struct Bench {
+        session: Session,
+        fake: Fake,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let mut session = Session::new([("diskdom".into(), 3)].into());
+            session.ready("");
+            Self {
+                session,
+                fake: Fake::default(),
+            }
+        }
+
+        fn types(&mut self, keys: &str) -> &mut Self {
+            keys.bytes().for_each(|key| self.session.key(key, &mut self.fake));
+            self
+        }
+
+        fn screen(&mut self) -> String {
+            let bytes: Vec<u8> = core::iter::from_fn(|| self.session.terminal().take()).collect();
+            String::from_utf8(bytes)
+                .unwrap()
+                .replace("\r\x1b[K", "")
+                .replace('\r', "")
+        }
+    }
+
+    #[test]
+    fn the_prompt_waits_for_the_appliance() {
+        let mut session = Session::new(BTreeMap::new());
+        let mut fake = Fake::default();
+        session.key(b'x', &mut fake);
+        assert!(session.terminal().is_empty());
+        session.logged(b"[    0.1] atoll: hello\n");
+        session.ready("up\n");
+        let mut bench = Bench { session, fake };
+        assert_eq!(bench.screen(), "[    0.1] atoll: hello\nup\natoll> ");
+    }
+
+    #[test]
+    fn a_console_shows_what_was_missed_and_takes_keys() {
+        let mut bench = Bench::new();
+        bench.session.printed(5, b"login: ");
+        assert_eq!(bench.screen(), "atoll> ");
+        bench.types("console linux\r");
+        assert_eq!(
+            bench.screen(),
+            "console linux\nconsole of linux; leave with Ctrl-]\nlogin: "
+        );
+        bench.types("me");
+        assert_eq!(bench.fake.keys, [(5, b'm'), (5, b'e')]);
+        bench.session.printed(5, b"me\n");
+        bench.types("\u{1d}");
+        bench.session.printed(5, b"unseen");
+        assert_eq!(bench.screen(), "me\n\natoll> ");
+    }
+
+    #[test]
+    fn a_domain_that_is_not_there_is_named() {
+        let mut bench = Bench::new();
+        bench.types("console nobody\r");
+        assert!(
+            bench
+                .screen()
+                .contains("there is no domain nobody; there are controldom, linux\n")
+        );
+    }
+
+    #[test]
+    fn commands_wait_for_their_answer() {
+        let mut bench = Bench::new();
+        bench.types("restart linux\rignored");
+        assert_eq!(bench.fake.commands, ["restart linux"]);
+        bench.screen();
+        bench.session.reply("linux is up again");
+        assert_eq!(bench.screen(), "linux is up again\natoll> ");
+    }
+
+    #[test]
+    fn the_log_keeps_the_line_that_is_being_typed() {
+        let mut bench = Bench::new();
+        bench.types("lis");
+        bench.screen();
+        bench.session.logged(b"[    1.5] diskdom: nvme0\n");
+        assert_eq!(bench.screen(), "[    1.5] diskdom: nvme0\natoll> lis");
+        bench.types("\x15console controldom\r");
+        bench.types("\u{1d}dmesg\r");
+        assert!(bench.screen().contains("[    1.5] diskdom: nvme0"));
+    }
+}

@@ -1,0 +1,233 @@
+//! The operator's commands: what a line means, and what the answers look like.
+
+use alloc::{format, string::String, vec::Vec};
+use core::fmt::Write as _;
+
+use thiserror::Error;
+
+/// What the shell shows when it waits for a line.
+pub const PROMPT: &str = "atoll> ";
+
+/// What `help` prints.
+pub const HELP: &str = "\
+list            the domains: state, memory, processor time
+console NAME    a domain's console; leave it with Ctrl-]
+dmesg           the log of the hypervisor and of the driver domains
+restart NAME    take a domain down and build it anew
+shutdown        shut the guests down, then power off
+reboot          shut the guests down, then start the machine again
+help            this text
+";
+
+/// A line, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Nothing.
+    Empty,
+    /// `list`
+    List,
+    /// `console NAME`
+    Console(String),
+    /// `dmesg`
+    Dmesg,
+    /// What controldom carries out, in the words that it expects.
+    Control(String),
+    /// `help`
+    Help,
+}
+
+/// A line that means nothing.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    /// No such command.
+    #[error("{0}: no such command; help lists them")]
+    Unknown(String),
+    /// A command without the argument that it needs.
+    #[error("{0} what? Usage: {0} NAME; list shows the names")]
+    NameMissing(&'static str),
+    /// More words than the command takes.
+    #[error("{0} takes no more than that; leave out {1}")]
+    TooMuch(&'static str, String),
+}
+
+/// Understands a line.
+pub fn parse(line: &str) -> Result<Command, Error> {
+    let mut words = line.split_whitespace();
+    let Some(word) = words.next() else {
+        return Ok(Command::Empty);
+    };
+    let mut name = |command: &'static str| words.next().map(String::from).ok_or(Error::NameMissing(command));
+    let (known, command) = match word {
+        "list" => ("list", Command::List),
+        "dmesg" => ("dmesg", Command::Dmesg),
+        "help" | "?" => ("help", Command::Help),
+        "shutdown" => ("shutdown", Command::Control("shutdown".into())),
+        "reboot" => ("reboot", Command::Control("reboot".into())),
+        "console" => ("console", Command::Console(name("console")?)),
+        "restart" => (
+            "restart",
+            Command::Control(format!("restart {}", name("restart")?)),
+        ),
+        other => return Err(Error::Unknown(other.into())),
+    };
+    match words.next() {
+        None => Ok(command),
+        Some(word) => Err(Error::TooMuch(known, word.into())),
+    }
+}
+
+/// What `list` shows of a domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DomainStatus {
+    /// Its id.
+    pub id: u16,
+    /// Its name.
+    pub name: String,
+    /// A word for its state.
+    pub state: &'static str,
+    /// Memory that it owns, in 4 KiB pages.
+    pub memory_pages: u64,
+    /// Its number of vCPUs.
+    pub vcpus: u32,
+    /// Nanoseconds that they have run.
+    pub cpu_time: u64,
+    /// Exits that they took.
+    pub exits: u64,
+    /// How many times it was built.
+    pub generation: u32,
+}
+
+/// What `list` shows of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MachineStatus {
+    /// Usable memory, in 4 KiB pages.
+    pub total_pages: u64,
+    /// Pages that nobody holds.
+    pub free_pages: u64,
+    /// Pages of the hypervisor.
+    pub hypervisor_pages: u64,
+    /// Pages of the boot bundle.
+    pub bundle_pages: u64,
+    /// Nanoseconds since power-on.
+    pub uptime: u64,
+    /// Nanoseconds from the hypervisor's first instruction to the first guest's.
+    pub first_guest: u64,
+}
+
+/// The table that `list` prints.
+pub fn list(domains: &[DomainStatus], machine: &MachineStatus) -> String {
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = writeln!(
+        text,
+        "{:>3}  {:<16} {:<9} {:>10} {:>5} {:>10} {:>12} {:>6}",
+        "ID", "NAME", "STATE", "MEMORY KiB", "VCPUS", "TIME s", "EXITS", "BUILT"
+    );
+    for domain in domains {
+        let _ = writeln!(
+            text,
+            "{:>3}  {:<16} {:<9} {:>10} {:>5} {:>10} {:>12} {:>6}",
+            domain.id,
+            domain.name,
+            domain.state,
+            domain.memory_pages * 4,
+            domain.vcpus,
+            seconds(domain.cpu_time),
+            domain.exits,
+            domain.generation
+        );
+    }
+    let of_domains: u64 = domains.iter().map(|domain| domain.memory_pages).sum();
+    let _ = writeln!(
+        text,
+        "memory KiB: {} = {} domains + {} hypervisor + {} boot bundle + {} free",
+        machine.total_pages * 4,
+        of_domains * 4,
+        machine.hypervisor_pages * 4,
+        machine.bundle_pages * 4,
+        machine.free_pages * 4
+    );
+    let _ = writeln!(
+        text,
+        "up {} s; first guest instruction after {} s",
+        seconds(machine.uptime),
+        seconds(machine.first_guest)
+    );
+    text
+}
+
+/// Nanoseconds as seconds with three places.
+fn seconds(nanoseconds: u64) -> String {
+    format!(
+        "{}.{:03}",
+        nanoseconds / 1_000_000_000,
+        nanoseconds / 1_000_000 % 1000
+    )
+}
+
+/// The names of domains, for an error about one that does not exist.
+pub fn names(domains: &[DomainStatus]) -> String {
+    domains
+        .iter()
+        .map(|domain| domain.name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn understands_lines() {
+        assert_eq!(parse("  "), Ok(Command::Empty));
+        assert_eq!(parse(" list "), Ok(Command::List));
+        assert_eq!(parse("console linux"), Ok(Command::Console("linux".into())));
+        assert_eq!(
+            parse("restart netdom"),
+            Ok(Command::Control("restart netdom".into()))
+        );
+        assert_eq!(parse("reboot"), Ok(Command::Control("reboot".into())));
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_line() {
+        assert_eq!(
+            parse("lst").unwrap_err().to_string(),
+            "lst: no such command; help lists them"
+        );
+        assert_eq!(
+            parse("console").unwrap_err().to_string(),
+            "console what? Usage: console NAME; list shows the names"
+        );
+        assert_eq!(
+            parse("restart a b").unwrap_err().to_string(),
+            "restart takes no more than that; leave out b"
+        );
+    }
+
+    #[test]
+    fn lists_domains_and_memory() {
+        let domain = DomainStatus {
+            id: 5,
+            name: "linux".into(),
+            state: "running",
+            memory_pages: 65536,
+            vcpus: 1,
+            cpu_time: 1_500_000_000,
+            exits: 1234,
+            generation: 1,
+        };
+        let machine = MachineStatus {
+            total_pages: 262_144,
+            free_pages: 100_000,
+            ..Default::default()
+        };
+        let text = list(&[domain], &machine);
+        assert_eq!(
+            text.lines().nth(1).unwrap(),
+            "  5  linux            running       262144     1      1.500         1234      1"
+        );
+        assert!(text.contains("memory KiB: 1048576 = 262144 domains"));
+    }
+}
