@@ -12,6 +12,7 @@
 extern crate alloc;
 
 pub mod console;
+pub mod domains;
 pub mod editor;
 pub mod log_lines;
 pub mod scrollback;

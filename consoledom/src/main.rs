@@ -1,0 +1,222 @@
+//! The console domain's image: joins the operator's session to the serial port, the log, the consoles and xenstore.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+extern crate alloc;
+
+use alloc::{
+    collections::BTreeMap,
+    format,
+    rc::Rc,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::{convert::Infallible, fmt, time::Duration};
+
+use consoledom::{
+    domains::Domains,
+    session::{Operations, Session},
+    shell::{DomainStatus, MachineStatus},
+    uart::{Registers, Uart},
+};
+use unikernel_rt::{
+    System, atoll,
+    event::{Channel, Interrupt, InterruptSource, PortSet},
+    port,
+    time::Instant,
+    xenstore::{Store, StoreExt},
+};
+use xen_abi::xen::VIRQ_CON_RING;
+
+unikernel_rt::entry!(run);
+
+const COM1: u16 = 0x3f8;
+const COM1_GSI: u32 = 4;
+/// How soon to look at the port again while it has not taken everything.
+const SEND_PERIOD: Duration = Duration::from_millis(1);
+/// The prompt comes after this long even if the appliance is not up: an operator must be able to see why.
+const PATIENCE: Duration = Duration::from_secs(20);
+const REQUEST: &str = "/atoll/operator/request";
+const REPLY: &str = "/atoll/operator/reply";
+const READY: &str = "/atoll/ready";
+
+/// The first serial port, which the manifest gives to this domain.
+struct Com1;
+
+impl Registers for Com1 {
+    fn read(&mut self, offset: u16) -> u8 {
+        port::read8(COM1 + offset)
+    }
+
+    fn write(&mut self, offset: u16, value: u8) {
+        port::write8(COM1 + offset, value);
+    }
+}
+
+/// Why the domain cannot serve.
+struct Failure(String);
+
+impl<E: core::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// What the session asks for, carried out.
+struct Machine {
+    domains: Domains,
+    control: Rc<dyn atoll::Control>,
+    store: Rc<dyn Store>,
+    sequence: u64,
+}
+
+impl Operations for Machine {
+    fn domains(&mut self) -> Vec<DomainStatus> {
+        self.domains.status()
+    }
+
+    fn machine(&mut self) -> MachineStatus {
+        let info = self.control.machine_info().unwrap_or_default();
+        MachineStatus {
+            total_pages: info.total_pages,
+            free_pages: info.free_pages,
+            hypervisor_pages: info.hypervisor_pages,
+            bundle_pages: info.bundle_pages,
+            uptime: info.uptime,
+            first_guest: info.first_guest,
+        }
+    }
+
+    fn control(&mut self, command: &str) {
+        self.sequence += 1;
+        if let Err(error) = self
+            .store
+            .write_display(REQUEST, format!("{} {command}", self.sequence))
+        {
+            log::error!("controldom does not take the command: {error}");
+        }
+    }
+
+    fn key(&mut self, domain: u16, key: u8) {
+        self.domains.key(domain, key);
+    }
+}
+
+impl Machine {
+    /// The text of controldom's answer to the last command, if it is that.
+    fn reply(&self) -> Option<String> {
+        let reply = self.store.read_optional(REPLY).ok().flatten()?;
+        let (sequence, text) = reply.split_once(' ')?;
+        if sequence.parse() != Ok(self.sequence) {
+            return None;
+        }
+        let text = text.strip_prefix("ok").unwrap_or(text);
+        Some(text.trim_start().into())
+    }
+}
+
+/// Moves what is new in the log to the session.
+fn read_log(control: &dyn atoll::Control, position: &mut u64, session: &mut Session) {
+    let mut buffer = [0; 1024];
+    loop {
+        match control.read_log(*position, &mut buffer) {
+            Ok((next, length)) if length > 0 => {
+                *position = next;
+                session.logged(&buffer[..length]);
+            }
+            _ => return,
+        }
+    }
+}
+
+fn run(system: System) -> Result<Infallible, Failure> {
+    let names: BTreeMap<String, u16> = atoll::domains(&*system.control)?
+        .iter()
+        .map(|info| (atoll::name(info).to_string(), info.domain))
+        .collect();
+    let mut session = Session::new(names);
+    let mut uart = Uart::open(Com1);
+    // What the hypervisor has shown on the port already is kept for `dmesg`, and not shown again.
+    let mut position = 0;
+    read_log(&*system.control, &mut position, &mut session);
+    while session.terminal().take().is_some() {}
+    let _log_channel = match &uart {
+        Some(_) => Some(Channel::bind_virq(&system.events, VIRQ_CON_RING)?),
+        None => {
+            log::warn!(
+                "there is no serial port at {COM1:#x}: give this domain the device com1; the shell cannot be reached"
+            );
+            None
+        }
+    };
+    let interrupt = uart
+        .is_some()
+        .then(|| Interrupt::bind(&system.events, InterruptSource::Gsi(COM1_GSI)))
+        .transpose()?;
+
+    let store = system.store()?;
+    for path in [READY, REPLY, "@introduceDomain", "@releaseDomain"] {
+        store.watch(path, path)?;
+    }
+    let mut machine = Machine {
+        domains: Domains::new(&system),
+        control: system.control.clone(),
+        store: store.clone(),
+        // Not a number that a predecessor used.
+        sequence: system.events.now().as_nanos(),
+    };
+    let give_up = system.events.now() + PATIENCE;
+    let mut fired = PortSet::default();
+    loop {
+        while let Some(event) = store.take_event()? {
+            match event.token.as_str() {
+                READY if store.exists(READY)? => session.ready(""),
+                REPLY => {
+                    if let Some(text) = machine.reply() {
+                        session.reply(&text);
+                    }
+                }
+                "@introduceDomain" | "@releaseDomain" => machine.domains.refresh(),
+                _ => {}
+            }
+        }
+        if session.is_starting() && system.events.now() >= give_up {
+            session.ready("\nthe appliance is not up yet; dmesg may say why\n");
+        }
+        machine
+            .domains
+            .serve(|domain, bytes| session.printed(domain, bytes));
+        read_log(&*machine.control, &mut position, &mut session);
+        if let Some(uart) = &mut uart {
+            while let Some(key) = uart.receive() {
+                session.key(key, &mut machine);
+            }
+            uart.send(|| session.terminal().take());
+        }
+        // Keys that just came go to their rings before the wait.
+        machine
+            .domains
+            .serve(|domain, bytes| session.printed(domain, bytes));
+        if let Some(interrupt) = interrupt
+            .as_ref()
+            .filter(|interrupt| fired.contains(interrupt.port()))
+        {
+            interrupt.acknowledge();
+        }
+        fired = system.events.wait(deadline(&system, &mut session, give_up));
+    }
+}
+
+/// When to look again without an event.
+fn deadline(system: &System, session: &mut Session, give_up: Instant) -> Option<Instant> {
+    if !session.terminal().is_empty() {
+        return Some(system.events.now() + SEND_PERIOD);
+    }
+    session.is_starting().then_some(give_up)
+}
