@@ -1,0 +1,202 @@
+//! The emulated machine: QEMU's command line.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use manifest::source::{Appliance, DiskInterface, Nic};
+
+use crate::{Result, Workspace, build::Image, disk, program, progress::Progress};
+
+/// A processor with SVM and nested paging that QEMU emulates whole. What its emulation lacks is left out of the model, so that it does
+/// not warn; MONITOR is left out because its MWAIT is not the machine's.
+const EMULATED_PROCESSOR: &str =
+    "EPYC,-monitor,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec";
+
+/// How the machine starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// From the ISO, by firmware and GRUB.
+    Iso(PathBuf),
+    /// By the emulator's own loader.
+    Direct {
+        /// What is started.
+        kernel: PathBuf,
+        /// Its module or initial RAM disk.
+        module: PathBuf,
+        /// Its command line.
+        command_line: String,
+    },
+}
+
+/// A machine to be emulated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// How it starts.
+    pub boot: Boot,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Number of processors.
+    pub cpus: u32,
+    /// The processor's model, in the emulator's words; `None` takes one that has what the hypervisor needs.
+    pub processor: Option<String>,
+    /// Its network interface.
+    pub nic: Option<Nic>,
+    /// Its disks and their files.
+    pub disks: Vec<(DiskInterface, PathBuf)>,
+}
+
+impl Machine {
+    /// The machine that an appliance's source describes, with its disks, which are made if they are not there.
+    pub fn of(workspace: &Workspace, image: &Image, direct: bool, progress: Progress) -> Result<Self> {
+        let paths = disk::of_appliance(workspace, &image.appliance, progress)?;
+        Ok(Self::with_disks(image, direct, paths))
+    }
+
+    /// The machine that an appliance's source describes, with disks of the caller.
+    pub fn with_disks(image: &Image, direct: bool, paths: Vec<PathBuf>) -> Self {
+        let Appliance { emulator, .. } = &image.appliance;
+        let boot = if direct {
+            Boot::Direct {
+                kernel: image.hypervisor.clone(),
+                module: image.bundle.clone(),
+                command_line: String::new(),
+            }
+        } else {
+            Boot::Iso(image.iso.clone())
+        };
+        let interfaces = emulator.disks.iter().map(|disk| disk.interface);
+        Self {
+            boot,
+            memory: emulator.memory,
+            cpus: emulator.cpus,
+            processor: None,
+            nic: emulator.nic,
+            disks: interfaces.zip(paths).collect(),
+        }
+    }
+
+    /// The command that emulates it, without consoles.
+    pub fn command(&self) -> Command {
+        let mut command = program::new("qemu-system-x86_64");
+        let nested = nested_svm();
+        command.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-vga",
+            "std",
+        ]);
+        command.args(["-machine", if nested { "q35,accel=kvm" } else { "q35,accel=tcg" }]);
+        let usual = if nested { "host" } else { EMULATED_PROCESSOR };
+        command.args(["-cpu", self.processor.as_deref().unwrap_or(usual)]);
+        command.args([
+            "-m",
+            &format!("{}M", self.memory >> 20),
+            "-smp",
+            &self.cpus.to_string(),
+        ]);
+        match &self.boot {
+            Boot::Iso(iso) => {
+                command.args([
+                    "-drive",
+                    &format!("if=ide,media=cdrom,readonly=on,format=raw,file={}", escape(iso)),
+                ]);
+                command.args(["-boot", "d"]);
+            }
+            Boot::Direct {
+                kernel,
+                module,
+                command_line,
+            } => {
+                command.arg("-kernel").arg(kernel).arg("-initrd").arg(module);
+                if !command_line.is_empty() {
+                    command.args(["-append", command_line]);
+                }
+            }
+        }
+        for (index, (interface, path)) in self.disks.iter().enumerate() {
+            let file = escape(path);
+            command.args([
+                "-drive",
+                &format!("if=none,id=disk{index},format=raw,discard=unmap,file={file}"),
+            ]);
+            command.args([
+                "-device",
+                &match interface {
+                    DiskInterface::Nvme => format!("nvme,drive=disk{index},serial=atoll{index}"),
+                    DiskInterface::VirtioBlk => {
+                        format!("virtio-blk-pci,drive=disk{index},serial=atoll{index}")
+                    }
+                },
+            ]);
+        }
+        if let Some(nic) = self.nic {
+            let model = match nic {
+                Nic::E1000e => "e1000e",
+                Nic::VirtioNet => "virtio-net-pci",
+            };
+            command.args([
+                "-netdev",
+                "user,id=net0",
+                "-device",
+                &format!("{model},netdev=net0,romfile="),
+            ]);
+        }
+        command
+    }
+}
+
+/// A path in an option of the emulator, where a comma ends the value.
+fn escape(path: &std::path::Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+/// Whether the host's KVM offers SVM to its guests: an AMD processor, its driver set to, and a device that we may open.
+fn nested_svm() -> bool {
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let has_svm = processor
+        .lines()
+        .find_map(|line| line.strip_prefix("flags")?.split_once(':'))
+        .is_some_and(|(_, flags)| flags.split_whitespace().any(|flag| flag == "svm"));
+    let nested = fs::read_to_string("/sys/module/kvm_amd/parameters/nested").unwrap_or_default();
+    let opens = || {
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_ok()
+    };
+    has_svm && matches!(nested.trim(), "1" | "Y") && opens()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command;
+
+    #[test]
+    fn describes_the_machine() {
+        let machine = Machine {
+            boot: Boot::Iso("a,b.iso".into()),
+            memory: 512 << 20,
+            cpus: 2,
+            processor: Some("qemu64".into()),
+            nic: Some(Nic::VirtioNet),
+            disks: vec![
+                (DiskInterface::Nvme, "one.img".into()),
+                (DiskInterface::VirtioBlk, "two.img".into()),
+            ],
+        };
+        let line = command::show(&machine.command());
+        for part in [
+            "-cpu qemu64",
+            "-m 512M -smp 2",
+            "file=a,,b.iso",
+            "nvme,drive=disk0",
+            "virtio-blk-pci,drive=disk1",
+            "virtio-net-pci,netdev=net0",
+        ] {
+            assert!(line.contains(part), "{part} is missing in {line}");
+        }
+    }
+}
