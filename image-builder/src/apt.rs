@@ -182,6 +182,9 @@ impl Apt {
         option("Dir::State::status", &format!("{state}/status"));
         option("Dir::Cache", &format!("{state}/cache"));
         option("Dir::Cache::archives", &format!("{state}/cache/archives"));
+        // Container images switch the index of the lists off, which makes every call take a second.
+        option("Dir::Cache::pkgcache", "packages.bin");
+        option("Dir::Cache::srcpkgcache", "sources.bin");
         option("APT::Architecture", "amd64");
         option("APT::Architectures", "amd64");
         option("Acquire::Languages", "none");

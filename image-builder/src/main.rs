@@ -159,12 +159,20 @@ fn build_image(
     iso: bool,
     progress: Progress,
 ) -> Result<build::Image> {
-    let options = build::Options {
+    build::image(
+        workspace,
+        &workspace.source(&arguments.name)?,
+        options(arguments, iso),
+        progress,
+    )
+}
+
+fn options(arguments: &ImageArguments, iso: bool) -> build::Options {
+    build::Options {
         libraries: arguments.target_libraries,
         update: arguments.update,
         iso,
-    };
-    build::image(workspace, &workspace.source(&arguments.name)?, options, progress)
+    }
 }
 
 fn run_machine(
