@@ -81,7 +81,10 @@ impl VirtualCpu for FakeCpu {
         self.flushes.set(self.flushes.get() + 1);
     }
     fn set_tsc_offset(&mut self, _: u64) {}
-    fn allow_ports(&mut self, _: u16, _: u16) {}
+    fn in_interrupt_shadow(&self, _: &Registers) -> bool {
+        false
+    }
+    fn release(self: Box<Self>, _: &mut FrameAllocator) {}
 }
 
 /// A domain's part of a manifest, without capabilities.
@@ -185,7 +188,7 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
                 flushes: flushes.clone(),
             }),
             machine: Default::default(),
-            extended: crate::virt::ExtendedState {},
+            extended: Default::default(),
             vcpu_info: MachineAddress(shared_info.address().0 + u64::from(index) * 64),
             upcall_vector: None,
             oneshot: None,

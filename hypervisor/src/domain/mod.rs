@@ -59,7 +59,10 @@ pub enum State {
     /// vCPUs may run.
     Running,
     /// Stopped by itself; holds its memory until it is destroyed. The reason is one of `SHUTDOWN_*` (sched.h).
-    Stopped { reason: u32 },
+    Stopped {
+        /// Why.
+        reason: u32,
+    },
     /// Could not be built; `failure` says why.
     Failed,
 }
