@@ -1,31 +1,302 @@
 //! Grants: what a domain lets others map and copy, and what it has mapped of theirs.
+//!
+//! A map keeps the granter's entry marked as in use and its frame pinned, so that the granter can neither end the grant nor give the frame
+//! back. When the *mapper* goes, its maps are taken down and the marks with them. When the *granter* goes, maps of its pages stay: see [`HeldFrames`].
+//!
+//! Errors of single operations are the numbers `GNTST_*` that the guest is told.
 
-use crate::{Hypervisor, domain::DomainId, errno::Errno, memory::Frame};
+mod copy;
+mod held;
+mod maps;
+mod table;
 
-/// The grants of a domain and its maps of others' grants.
-#[derive(Default)]
-pub struct GrantTable {}
+use alloc::vec::Vec;
 
-/// Frames of destroyed domains that others still have mapped.
-#[derive(Default)]
-pub struct HeldFrames {}
+use xen_abi::grant_table::{
+    GNTMAP_application_map, GNTMAP_contains_pte, GNTMAP_device_map, GNTMAP_host_map, GNTMAP_readonly,
+    GNTST_bad_dev_addr, GNTST_bad_domain, GNTST_bad_gntref, GNTST_bad_handle, GNTST_bad_virt_addr,
+    GNTST_general_error, GNTST_no_space,
+};
+
+pub use copy::copy;
+pub use held::HeldFrames;
+pub use maps::{MAX_MAPS, Map};
+pub use table::{Grant, GrantTable, MAX_FRAMES, Part, TableFrame, Use, Version};
+
+use crate::{
+    Hypervisor,
+    domain::{Body, DomainId},
+    errno::Errno,
+    memory::{Frame, GuestAddress, Mapping, PageKind},
+};
+
+/// Guest-physical addresses that grants can be mapped at end here: what the smallest of our processors translates (40 bits).
+const ADDRESS_LIMIT: u64 = 1 << 40;
+
+/// A new map as the mapper knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// Names it.
+    pub handle: u32,
+    /// What the mapper's devices reach the page by; 0 if it is not for them.
+    pub device_address: u64,
+}
 
 /// Fills an entry of a new domain's table: `to` may map the guest frame `frame` for writing. Makes the table's first page if need be.
 pub fn offer(
-    _hv: &mut Hypervisor,
-    _domain: DomainId,
-    _reference: u32,
-    _to: DomainId,
-    _frame: u64,
+    hv: &mut Hypervisor,
+    domain: DomainId,
+    reference: u32,
+    to: DomainId,
+    frame: u64,
 ) -> Result<(), Errno> {
-    Err(Errno::NOSYS)
+    let memory = hv.memory;
+    let body = hv
+        .domains
+        .get_mut(&domain)
+        .and_then(|domain| domain.body.as_mut())
+        .ok_or(Errno::SRCH)?;
+    body.grants.grow(&memory, &mut hv.frames, 1)?;
+    body.grants.offer(&memory, reference, to, frame)
+}
+
+/// Maps a page that `granter` has granted to `mapper`, at `at` of the mapper's memory and for its devices as `flags` (`GNTMAP_*`) say.
+pub fn map(
+    hv: &mut Hypervisor,
+    mapper: DomainId,
+    granter: DomainId,
+    reference: u32,
+    at: u64,
+    flags: u32,
+) -> Result<Mapped, i16> {
+    let (host, device) = (flags & GNTMAP_host_map != 0, flags & GNTMAP_device_map != 0);
+    let write = flags & GNTMAP_readonly == 0;
+    if !host && !device {
+        return Err(GNTST_bad_gntref);
+    }
+    let domain = hv.domain(mapper).ok_or(GNTST_general_error)?;
+    let drives = !domain.devices.is_empty() || !domain.spec.devices.is_empty();
+    if flags & (GNTMAP_application_map | GNTMAP_contains_pte) != 0 || device && !drives {
+        return Err(GNTST_general_error);
+    }
+    let body = domain.body.as_ref().ok_or(GNTST_general_error)?;
+    if !body.grants.maps.has_room() {
+        return Err(GNTST_no_space);
+    }
+    let at = if host {
+        Some(free_place(hv, body, at)?)
+    } else {
+        None
+    };
+
+    let memory = hv.memory;
+    let body = hv.body_mut(granter).ok_or(GNTST_bad_domain)?;
+    let wanted = Use {
+        user: mapper,
+        write,
+        partial: false,
+    };
+    let frame = body.grants.acquire(&memory, &body.p2m, reference, wanted)?.frame;
+    body.grants.pin(frame);
+
+    let handle = place(
+        hv,
+        mapper,
+        Map {
+            granter,
+            reference,
+            frame,
+            write,
+            at,
+            device,
+            orphan: false,
+        },
+    );
+    if handle.is_none() {
+        let_go(hv, granter, reference, frame, write);
+    }
+    let device_address = if device { frame.address().0 } else { 0 };
+    handle
+        .map(|handle| Mapped {
+            handle,
+            device_address,
+        })
+        .ok_or(GNTST_no_space)
+}
+
+/// The address as a place where a grant may go: nothing is there yet.
+fn free_place(hv: &Hypervisor, body: &Body, at: u64) -> Result<GuestAddress, i16> {
+    let at = GuestAddress(at);
+    if at.page_offset() != 0 || at.0 >= ADDRESS_LIMIT || body.p2m.translate(&hv.memory, at).is_some() {
+        return Err(GNTST_bad_virt_addr);
+    }
+    // Scattered maps take up a table each; a domain may not spend more on them than this.
+    let budget = 512 + body.pages / 64 + MAX_MAPS as u64 / 64;
+    if body.p2m.table_pages() > budget {
+        Err(GNTST_no_space)
+    } else {
+        Ok(at)
+    }
+}
+
+/// Enters a map into the mapper's memory and its books.
+fn place(hv: &mut Hypervisor, mapper: DomainId, map: Map) -> Option<u32> {
+    let memory = hv.memory;
+    let body = hv.domains.get_mut(&mapper)?.body.as_mut()?;
+    let handle = body.grants.maps.insert(map)?;
+    if let Some(at) = map.at {
+        let mapping = Mapping {
+            machine: map.frame,
+            writable: map.write,
+            kind: PageKind::Granted,
+        };
+        if body.p2m.map(&memory, &mut hv.frames, at, mapping).is_err() {
+            body.grants.maps.remove(handle);
+            return None;
+        }
+    }
+    Some(handle)
+}
+
+/// The granter's side of the end of a map.
+fn let_go(hv: &mut Hypervisor, granter: DomainId, reference: u32, frame: Frame, write: bool) {
+    let memory = hv.memory;
+    if let Some(body) = hv.body_mut(granter) {
+        body.grants.unpin(frame);
+        body.grants.release(&memory, reference, write);
+    }
+}
+
+/// Takes down the parts of a map that are named: at an address of the mapper's memory, and for its devices; zero leaves a part alone. With its last
+/// part the handle goes. The caller flushes the mapper's translations before it runs again ([`flush`]).
+pub fn unmap(
+    hv: &mut Hypervisor,
+    mapper: DomainId,
+    handle: u32,
+    at: u64,
+    device_address: u64,
+) -> Result<(), i16> {
+    let memory = hv.memory;
+    let body = hv
+        .domains
+        .get_mut(&mapper)
+        .and_then(|domain| domain.body.as_mut())
+        .ok_or(GNTST_general_error)?;
+    let map = body.grants.maps.get_mut(handle).ok_or(GNTST_bad_handle)?;
+    if device_address != 0 && map.device && device_address != map.frame.address().0 {
+        return Err(GNTST_bad_dev_addr);
+    }
+    if at != 0
+        && let Some(place) = map.at
+    {
+        if place != GuestAddress(at) {
+            return Err(GNTST_bad_virt_addr);
+        }
+        if body.p2m.unmap(&memory, &mut hv.frames, place).is_err() {
+            return Err(GNTST_no_space);
+        }
+        map.at = None;
+    }
+    if device_address != 0 {
+        map.device = false;
+    }
+    if map.at.is_none() && !map.device {
+        let map = *map;
+        body.grants.maps.remove(handle);
+        end(hv, &map);
+    }
+    Ok(())
+}
+
+/// A map has no part left.
+fn end(hv: &mut Hypervisor, map: &Map) {
+    if map.orphan {
+        hv.held.let_go(&mut hv.frames, map.frame);
+    } else {
+        let_go(hv, map.granter, map.reference, map.frame, map.write);
+    }
+}
+
+/// Makes every vCPU of a domain forget what it knows of its memory before it runs again: after pages were taken away.
+pub fn flush(hv: &mut Hypervisor, domain: DomainId) {
+    if let Some(body) = hv.body_mut(domain) {
+        body.vcpus
+            .iter_mut()
+            .for_each(|vcpu| vcpu.processor.flush_translations());
+    }
 }
 
 /// Unwinds everything between a domain and the others: its maps of their pages are taken down, the pages that they have mapped of its are
-/// held back until they let go (see [`free_frames`]), and the frames of its table are freed. Call it before the domain's body goes.
-pub fn release_all(_hv: &mut Hypervisor, _domain: DomainId) {}
+/// held back until they let go (see [`free_frames`]), and the frames of its table are freed.
+///
+/// Call it once the domain's devices are quiet and before its body goes.
+pub fn release_all(hv: &mut Hypervisor, domain: DomainId) {
+    let memory = hv.memory;
+    let Some(body) = hv
+        .domains
+        .get_mut(&domain)
+        .and_then(|domain| domain.body.as_mut())
+    else {
+        return;
+    };
+    let mut ended = Vec::new();
+    for handle in body.grants.maps.handles().collect::<Vec<_>>() {
+        let Some(map) = body.grants.maps.remove(handle) else {
+            continue;
+        };
+        if let Some(at) = map.at {
+            // Fails only for want of a table to split a large page, and grants are mapped by small ones.
+            let _ = body.p2m.unmap(&memory, &mut hv.frames, at);
+        }
+        ended.push(map);
+    }
+    for map in &ended {
+        end(hv, map);
+    }
+    for other in hv.domains.values_mut().filter_map(|other| other.body.as_mut()) {
+        for map in other
+            .grants
+            .maps
+            .iter_mut()
+            .filter(|map| map.granter == domain && !map.orphan)
+        {
+            map.orphan = true;
+            hv.held.hold(map.frame);
+        }
+    }
+    let Some(body) = hv
+        .domains
+        .get_mut(&domain)
+        .and_then(|domain| domain.body.as_mut())
+    else {
+        return;
+    };
+    let table = core::mem::take(&mut body.grants).take_frames();
+    free_table_frames(hv, domain, table);
+}
+
+/// Frees pages of a domain's table that are out of use, wherever it sees them.
+pub fn free_table_frames(hv: &mut Hypervisor, domain: DomainId, pages: Vec<TableFrame>) {
+    let memory = hv.memory;
+    for page in pages {
+        if let Some(at) = page.at
+            && let Some(body) = hv
+                .domains
+                .get_mut(&domain)
+                .and_then(|domain| domain.body.as_mut())
+            && body.p2m.unmap(&memory, &mut hv.frames, at).is_err()
+        {
+            continue; // Rather lose the page than free it while it is mapped.
+        }
+        hv.frames.free(page.frame, 1);
+    }
+    flush(hv, domain);
+}
 
 /// Gives frames of a domain back to the allocator, after [`release_all`]: at once those that nobody has mapped, the others when the last map goes.
 pub fn free_frames(hv: &mut Hypervisor, first: Frame, count: u64) {
-    hv.frames.free(first, count);
+    hv.held.free(&mut hv.frames, first, count);
 }
+
+#[cfg(test)]
+mod tests;
