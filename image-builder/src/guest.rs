@@ -30,15 +30,14 @@ const FOLDERS: [&str; 13] = [
     "data", "dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "usr", "usr/bin", "usr/sbin", "var",
 ];
 
-const SCRIPTS: [(&str, u32, &[u8]); 4] = [
-    ("init", 0o755, include_bytes!("../guest/init")),
-    ("usr/sbin/poweroff", 0o755, include_bytes!("../guest/stop")),
-    (
-        "etc/udhcpc.script",
-        0o755,
-        include_bytes!("../guest/udhcpc.script"),
-    ),
+/// Ours: what is run has the permissions of a program.
+const SCRIPTS: [(&str, u32, &[u8]); 6] = [
+    ("etc/inittab", 0o644, include_bytes!("../guest/inittab")),
     ("etc/profile", 0o644, include_bytes!("../guest/profile")),
+    ("etc/atoll/start", 0o755, include_bytes!("../guest/start")),
+    ("etc/atoll/shell", 0o755, include_bytes!("../guest/shell")),
+    ("etc/atoll/stop", 0o755, include_bytes!("../guest/stop")),
+    ("etc/atoll/lease", 0o755, include_bytes!("../guest/lease")),
 ];
 const SETTINGS: [(&str, &[u8]); 3] = [
     ("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n"),
@@ -91,9 +90,7 @@ pub fn initrd(apt: &Apt, guest: &Guest, progress: Progress) -> Result<Vec<u8>> {
             },
         );
     }
-    for name in ["reboot", "halt"] {
-        root.add(&format!("usr/sbin/{name}"), Node::Link("poweroff".into()));
-    }
+    root.add("init", Node::Link("bin/busybox".into()));
     root.add_modules(apt, guest, progress)?;
     for file in &guest.files {
         let (source, name) = match &file.origin {

@@ -38,7 +38,7 @@ enum Action {
     },
     /// Check an appliance's source
     Check {
-        /// The appliance, a folder below appliances/
+        /// The appliance, a folder below appliances/ (or the path of an appliance.toml)
         #[arg(default_value = "gateway")]
         name: String,
     },
@@ -55,7 +55,7 @@ enum Action {
 
 #[derive(clap::Args)]
 struct ImageArguments {
-    /// The appliance, a folder below appliances/
+    /// The appliance, a folder below appliances/ (or the path of an appliance.toml)
     #[arg(default_value = "gateway")]
     name: String,
     /// Where the libraries of the bare target come from

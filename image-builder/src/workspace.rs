@@ -59,8 +59,11 @@ impl Workspace {
         Ok(folder)
     }
 
-    /// The source of an appliance, which has to be one of those that exist.
+    /// The source of an appliance: one of those below `appliances/`, or the path of another.
     pub fn source(&self, name: &str) -> Result<PathBuf> {
+        if name.ends_with(".toml") {
+            return Ok(PathBuf::from(name));
+        }
         let path = self.root.join("appliances").join(name).join("appliance.toml");
         if path.is_file() {
             return Ok(path);

@@ -1,0 +1,21 @@
+# What people do with this project. Each line calls one command, which works without `just` as well.
+
+# Build an appliance: build/NAME.iso
+build-image name="gateway" *options:
+    cargo atoll build {{name}} {{options}}
+
+# Build an appliance and boot it in the emulator, its serial line on this terminal (Ctrl-A X ends it)
+run name="gateway" *options:
+    cargo atoll run {{name}} {{options}}
+
+# Every test: each crate's own on the host, and whole systems under the emulator
+test *options:
+    cargo test --workspace {{options}}
+
+# Formatting and lints, warnings denied
+lint:
+    cargo atoll lint
+
+# Print the project's figures: start, sizes, throughput
+bench *options:
+    cargo test --package tests --test figures {{options}} -- --ignored --nocapture
