@@ -3,6 +3,8 @@
 //! A frontend *grants* its own pages and passes the references on; a backend *maps* them (for rings, and for data that a
 //! device is to reach) or has the hypervisor *copy* (for packets). Calls take batches, since each is a hypercall.
 
+#[cfg(target_os = "none")]
+mod mapper;
 mod window;
 #[cfg(target_os = "none")]
 pub(crate) mod xen;

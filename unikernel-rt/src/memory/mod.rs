@@ -6,6 +6,7 @@
 #![allow(unsafe_code)] // Raw pointers are what this module wraps.
 
 mod copy;
+pub(crate) mod gaps;
 
 use alloc::alloc::{alloc_zeroed, dealloc};
 use alloc::rc::Rc;
