@@ -1,0 +1,5 @@
+//! Links the control domain as a unikernel.
+
+fn main() {
+    unikernel_rt::build::link();
+}

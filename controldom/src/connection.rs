@@ -1,0 +1,255 @@
+//! One domain's connection: its xenstore ring, the message that is arriving, and what waits to be sent.
+//!
+//! Promise: a turn does a bounded amount of work whatever the ring holds; a domain that does not read its replies, floods,
+//! or writes nonsense into its ring stops only itself.
+
+use alloc::{collections::VecDeque, string::String, vec::Vec};
+use unikernel_rt::ring::{RingError, bytes::ByteChannel};
+use xen_abi::io::xs_wire::{
+    XENSTORE_CONNECTED, XENSTORE_ERROR_COMM, XENSTORE_ERROR_NONE, XENSTORE_ERROR_PROTO, XENSTORE_ERROR_RINGIDX,
+    XENSTORE_RECONNECT, XENSTORE_SERVER_FEATURE_ERROR, XENSTORE_SERVER_FEATURE_RECONNECTION,
+    XenstoreDomainInterface as Page,
+};
+
+use crate::{
+    DomainId,
+    store::{Notification, Store},
+    wire::{Assembler, HEADER_LENGTH, Oversized, PAYLOAD_MAX, encode_event},
+};
+
+/// What reaches a domain: the store's end of its ring, and the event channel beside it.
+pub trait Link {
+    /// The ring.
+    fn ring(&self) -> &ByteChannel;
+    /// Tells the domain that the ring has changed.
+    fn notify(&self);
+}
+
+/// Requests that one connection may have answered in a turn.
+pub const REQUESTS_A_TURN: usize = 8;
+/// No further request is read while this many bytes wait to be sent.
+const BACKLOG_MAX: usize = 2 * (HEADER_LENGTH + PAYLOAD_MAX);
+/// Watch events that wait for a domain; more are lost.
+const EVENTS_MAX: usize = 2048;
+/// Bytes of watch events that wait for a domain; more are lost.
+const EVENT_BYTES_MAX: usize = 256 << 10;
+
+/// Lines of log that one connection may cause.
+const LOG_LINES: u8 = 8;
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The ring's indices make no sense.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// A message is too long.
+    #[error(transparent)]
+    Protocol(#[from] Oversized),
+}
+
+impl Fault {
+    fn code(self) -> u32 {
+        match self {
+            Self::Ring(RingError::Index { .. }) => XENSTORE_ERROR_RINGIDX,
+            Self::Ring(_) => XENSTORE_ERROR_COMM,
+            Self::Protocol(_) => XENSTORE_ERROR_PROTO,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    is_event: bool,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Connection<L> {
+    domain: DomainId,
+    name: String,
+    link: L,
+    incoming: Assembler,
+    outgoing: VecDeque<Outgoing>,
+    /// How much of the first outgoing message is in the ring.
+    sent: usize,
+    reply_bytes: usize,
+    events: usize,
+    event_bytes: usize,
+    events_lost: bool,
+    closed: bool,
+    must_notify: bool,
+    /// What the log may still be told of this domain's doings, so that it cannot be flooded.
+    log_lines_left: u8,
+}
+
+impl<L: Link> Connection<L> {
+    /// Begins to serve a domain.
+    pub fn open(domain: DomainId, name: &str, link: L) -> Self {
+        let connection = Self {
+            domain,
+            name: name.into(),
+            link,
+            incoming: Assembler::default(),
+            outgoing: VecDeque::new(),
+            sent: 0,
+            reply_bytes: 0,
+            events: 0,
+            event_bytes: 0,
+            events_lost: false,
+            closed: false,
+            must_notify: true,
+            log_lines_left: LOG_LINES,
+        };
+        let features = XENSTORE_SERVER_FEATURE_RECONNECTION | XENSTORE_SERVER_FEATURE_ERROR;
+        connection.publish(Page::SERVER_FEATURES_OFFSET, features);
+        connection.publish(Page::ERROR_OFFSET, XENSTORE_ERROR_NONE);
+        connection
+    }
+
+    /// Whether a fault of the domain has closed it.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Reads and answers requests, within a turn's bounds. Answers whether there is more to do at once.
+    pub fn serve(&mut self, store: &mut Store) -> bool {
+        if self.page(Page::CONNECTION_OFFSET) == Some(XENSTORE_RECONNECT) {
+            self.reconnect(store);
+        }
+        if self.closed {
+            return false;
+        }
+        match self.read_requests(store) {
+            Ok(more) => more,
+            Err(fault) => {
+                self.close(fault, store);
+                false
+            }
+        }
+    }
+
+    fn read_requests(&mut self, store: &mut Store) -> Result<bool, Fault> {
+        let mut buffer = [0; HEADER_LENGTH + PAYLOAD_MAX];
+        let mut answered = 0;
+        while answered < REQUESTS_A_TURN && self.reply_bytes < BACKLOG_MAX {
+            let wanted = self.incoming.needed().min(buffer.len());
+            let read = self.link.ring().read(&mut buffer[..wanted])?;
+            self.must_notify |= read > 0;
+            self.incoming.feed(&buffer[..read])?;
+            if let Some(message) = self.incoming.take() {
+                let reply = store.handle(self.domain, &message);
+                self.reply_bytes += reply.len();
+                self.outgoing.push_back(Outgoing { bytes: reply, is_event: false });
+                answered += 1;
+            } else if read < wanted {
+                return Ok(false);
+            }
+        }
+        Ok(self.reply_bytes < BACKLOG_MAX && self.link.ring().readable()? > 0)
+    }
+
+    /// Queues a watch event. One that waits already is not queued twice, for it says no more.
+    pub fn deliver(&mut self, notification: &Notification) {
+        let Some(bytes) = encode_event(&notification.path, &notification.token) else { return };
+        // The first message may be in the ring in part.
+        let waiting = self.outgoing.iter().skip(usize::from(self.sent > 0));
+        if self.closed || waiting.into_iter().any(|other| other.is_event && other.bytes == bytes) {
+            return;
+        }
+        if self.events >= EVENTS_MAX || self.event_bytes + bytes.len() > EVENT_BYTES_MAX {
+            if !core::mem::replace(&mut self.events_lost, true) && self.may_log() {
+                log::warn!("{} does not read its xenstore ring: it loses watch events", self.name);
+            }
+            return;
+        }
+        self.events += 1;
+        self.event_bytes += bytes.len();
+        self.outgoing.push_back(Outgoing { bytes, is_event: true });
+    }
+
+    /// Puts as much as there is room for into the ring, and tells the domain if anything has changed.
+    pub fn flush(&mut self, store: &mut Store) {
+        if !self.closed
+            && let Err(fault) = self.write_outgoing()
+        {
+            self.close(fault, store);
+        }
+        if core::mem::take(&mut self.must_notify) {
+            self.link.notify();
+        }
+    }
+
+    fn write_outgoing(&mut self) -> Result<(), Fault> {
+        while let Some(message) = self.outgoing.front() {
+            let written = self.link.ring().write(&message.bytes[self.sent..])?;
+            self.must_notify |= written > 0;
+            self.sent += written;
+            if self.sent < message.bytes.len() {
+                return Ok(());
+            }
+            if message.is_event {
+                self.events -= 1;
+                self.event_bytes -= message.bytes.len();
+            } else {
+                self.reply_bytes -= message.bytes.len();
+            }
+            self.outgoing.pop_front();
+            self.sent = 0;
+        }
+        self.events_lost = false;
+        Ok(())
+    }
+
+    fn close(&mut self, fault: Fault, store: &mut Store) {
+        if self.may_log() {
+            log::error!("{} broke its xenstore connection, which is closed: {fault}", self.name);
+        }
+        self.discard(store);
+        self.publish(Page::ERROR_OFFSET, fault.code());
+        (self.closed, self.must_notify) = (true, true);
+    }
+
+    /// The domain asks for a fresh start, as a kernel does that replaced another one in place.
+    fn reconnect(&mut self, store: &mut Store) {
+        if self.may_log() {
+            log::info!("{} connects to xenstore anew", self.name);
+        }
+        self.discard(store);
+        for index in
+            [Page::REQ_CONS_OFFSET, Page::REQ_PROD_OFFSET, Page::RSP_CONS_OFFSET, Page::RSP_PROD_OFFSET]
+        {
+            self.publish(index, 0);
+        }
+        self.publish(Page::ERROR_OFFSET, XENSTORE_ERROR_NONE);
+        self.publish(Page::CONNECTION_OFFSET, XENSTORE_CONNECTED);
+        (self.closed, self.must_notify) = (false, true);
+    }
+
+    fn discard(&mut self, store: &mut Store) {
+        store.reset(self.domain);
+        self.incoming.reset();
+        self.outgoing.clear();
+        (self.sent, self.reply_bytes, self.events, self.event_bytes) = (0, 0, 0, 0);
+    }
+
+    fn may_log(&mut self) -> bool {
+        let may = self.log_lines_left > 0;
+        self.log_lines_left = self.log_lines_left.saturating_sub(1);
+        may
+    }
+
+    fn page(&self, offset: usize) -> Option<u32> {
+        self.link.ring().memory().load(offset).ok()
+    }
+
+    fn publish(&self, offset: usize, value: u32) {
+        if let Err(error) = self.link.ring().memory().store(offset, value) {
+            log::error!("{}: its xenstore page cannot be written: {error}", self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

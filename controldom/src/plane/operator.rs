@@ -1,0 +1,268 @@
+//! The operator's requests: `restart NAME`, `shutdown`, `reboot`, as the console domain writes them to
+//! `/atoll/operator/request`, each with a sequence number that the reply repeats.
+
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::time::Duration;
+use unikernel_rt::atoll::MachineAction;
+
+use super::{AfterLeaving, ControlPlane, Hypervisor, Phase};
+use crate::{
+    layout::{REPLY, REQUEST},
+    store::Path,
+};
+
+/// How long guests may take to end by themselves.
+pub const GUEST_GRACE: Duration = Duration::from_secs(30);
+
+/// Bytes of a reply.
+const REPLY_MAX: usize = 2048;
+
+/// What the operator wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Build a domain anew.
+    Restart(String),
+    /// End the guests, then the machine's run.
+    GoDown(MachineAction),
+}
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Its number.
+    pub sequence: u64,
+    /// Its command.
+    pub command: Command,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The number is missing.
+    #[error("a request begins with its sequence number, as in `1 restart diskdom`")]
+    NoSequence,
+    /// Not a command.
+    #[error("{0:?} is no command; there are restart NAME, shutdown, reboot")]
+    UnknownCommand(String),
+    /// A word too few or too many.
+    #[error("{0} takes {1}")]
+    Arguments(&'static str, &'static str),
+    /// No domain of that name.
+    #[error("there is no domain {name:?}; there are {known}")]
+    UnknownDomain {
+        /// What was asked for.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// The supervisor itself.
+    #[error("{0} is the supervisor, which restarts with the machine alone; use reboot")]
+    Supervisor(String),
+    /// It is too late for that.
+    #[error("the machine is going down")]
+    GoingDown,
+}
+
+impl Request {
+    /// Reads a request. The error comes with its number, as far as there is one.
+    pub fn parse(text: &str) -> Result<Self, (u64, RequestError)> {
+        let mut words = text.split_ascii_whitespace();
+        let sequence = words.next().and_then(|word| word.parse().ok()).ok_or((0, RequestError::NoSequence))?;
+        let words: Vec<&str> = words.collect();
+        let command = match *words {
+            ["restart", name] => Ok(Command::Restart(name.into())),
+            ["restart", ..] => Err(RequestError::Arguments("restart", "the name of one domain")),
+            ["shutdown"] => Ok(Command::GoDown(MachineAction::PowerOff)),
+            ["reboot"] => Ok(Command::GoDown(MachineAction::Reboot)),
+            ["shutdown" | "reboot", ..] => Err(RequestError::Arguments("it", "no argument")),
+            _ => Err(RequestError::UnknownCommand(words.first().copied().unwrap_or_default().into())),
+        };
+        command.map(|command| Self { sequence, command }).map_err(|error| (sequence, error))
+    }
+}
+
+/// The machine's way down.
+pub(super) struct GoingDown {
+    action: MachineAction,
+    until: Duration,
+    /// The hypervisor has been asked.
+    is_over: bool,
+}
+
+impl GoingDown {
+    pub fn deadline(&self) -> Option<Duration> {
+        (!self.is_over).then_some(self.until)
+    }
+}
+
+impl<H: Hypervisor> ControlPlane<H> {
+    /// Looks whether there is a new request, and follows it.
+    pub(super) fn follow_operator(&mut self) {
+        let text = String::from_utf8_lossy(self.read(REQUEST).unwrap_or_default()).to_string();
+        if text.trim().is_empty() {
+            return;
+        }
+        let (sequence, outcome) = match Request::parse(&text) {
+            Ok(request) if self.last_request == Some(request.sequence) => return,
+            Ok(request) => {
+                self.last_request = Some(request.sequence);
+                log::info!("the operator's request {}", text.trim());
+                let outcome = match request.command {
+                    Command::Restart(name) => self.restart(request.sequence, &name),
+                    Command::GoDown(action) => self.go_down(action).map(Some),
+                };
+                (request.sequence, outcome)
+            }
+            Err((sequence, error)) => {
+                self.last_request = Some(sequence);
+                (sequence, Err(error))
+            }
+        };
+        match outcome {
+            Ok(Some(text)) => self.answer(sequence, Ok(text)),
+            // The start that follows answers.
+            Ok(None) => {}
+            Err(error) => self.answer(sequence, Err(error.to_string())),
+        }
+    }
+
+    /// Answers a request.
+    pub(super) fn answer(&mut self, sequence: u64, reply: Result<String, String>) {
+        let mut reply = match reply {
+            Ok(text) => format!("{sequence} ok {text}"),
+            Err(text) => format!("{sequence} error {text}"),
+        };
+        // It repeats what was asked, and has to fit into a message.
+        reply.truncate(reply.floor_char_boundary(REPLY_MAX));
+        self.write(REPLY, reply.as_bytes());
+    }
+
+    /// The console domain is gone: its next instance counts its requests from the beginning.
+    pub(super) fn operator_is_gone(&mut self) {
+        self.last_request = None;
+        self.write(REQUEST, b"");
+        self.write(REPLY, b"");
+        for member in &mut self.members {
+            member.answers = None;
+        }
+    }
+
+    /// Restarts a domain: a guest that runs is asked to reboot and has its grace, anything else is rebuilt at once.
+    fn restart(&mut self, sequence: u64, name: &str) -> Result<Option<String>, RequestError> {
+        if self.going_down.is_some() {
+            return Err(RequestError::GoingDown);
+        }
+        let Some(index) = self.members.iter().position(|member| member.plan.name == name) else {
+            return Err(self.no_member(name));
+        };
+        let now = self.hypervisor.now();
+        let member = &mut self.members[index];
+        member.failures = Default::default();
+        match member.phase {
+            Phase::Running { .. } if member.plan.is_guest => {
+                member.rebuild_by = Some(now + GUEST_GRACE);
+                self.ask_guest(index, "reboot");
+                let seconds = GUEST_GRACE.as_secs();
+                return Ok(Some(format!("{name} is asked to reboot; after {seconds} s it is rebuilt in any case")));
+            }
+            Phase::Running { .. } => {
+                member.answers = Some(sequence);
+                self.rebuild(index);
+            }
+            Phase::Leaving { until, .. } => {
+                member.answers = Some(sequence);
+                member.phase = Phase::Leaving { until, next: AfterLeaving::Restart { rest: Duration::ZERO } };
+            }
+            Phase::Resting { .. } | Phase::Down => {
+                member.answers = Some(sequence);
+                member.phase = Phase::Resting { until: now };
+                self.destroy(index);
+            }
+            Phase::Waiting => member.answers = Some(sequence),
+        }
+        Ok(None)
+    }
+
+    fn no_member(&self, name: &str) -> RequestError {
+        let in_store = format!("/atoll/domains/{name}");
+        if self.read(&in_store).is_some() {
+            return RequestError::Supervisor(name.into());
+        }
+        let known: Vec<&str> = self.members.iter().map(|member| member.plan.name.as_str()).collect();
+        RequestError::UnknownDomain { name: name.into(), known: known.join(", ") }
+    }
+
+    fn go_down(&mut self, action: MachineAction) -> Result<String, RequestError> {
+        if self.going_down.is_some() {
+            return Err(RequestError::GoingDown);
+        }
+        let until = self.hypervisor.now() + GUEST_GRACE;
+        self.going_down = Some(GoingDown { action, until, is_over: false });
+        let mut asked = Vec::new();
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
+            member.rebuild_by = None;
+            if !member.plan.is_guest {
+                continue;
+            }
+            match member.phase {
+                Phase::Running { .. } => {
+                    asked.push(member.plan.name.clone());
+                    self.ask_guest(index, "poweroff");
+                }
+                Phase::Leaving { until, next: AfterLeaving::Restart { .. } } => {
+                    member.phase = Phase::Leaving { until, next: AfterLeaving::Remove };
+                }
+                Phase::Resting { .. } | Phase::Waiting => member.phase = Phase::Down,
+                Phase::Leaving { .. } | Phase::Down => {}
+            }
+        }
+        let seconds = GUEST_GRACE.as_secs();
+        let guests = if asked.is_empty() { "no guest runs".into() } else { format!("waiting for {}", asked.join(", ")) };
+        Ok(format!("going down; {guests}, at most {seconds} s"))
+    }
+
+    /// Ends the machine's run once no guest is left, or their grace is over.
+    pub(super) fn continue_going_down(&mut self) {
+        let now = self.hypervisor.now();
+        let left: Vec<&str> = self
+            .members
+            .iter()
+            .filter(|member| {
+                member.plan.is_guest && matches!(member.phase, Phase::Running { .. } | Phase::Leaving { .. })
+            })
+            .map(|member| member.plan.name.as_str())
+            .collect();
+        let Some(going_down) = &mut self.going_down else { return };
+        if going_down.is_over || !left.is_empty() && now < going_down.until {
+            return;
+        }
+        if !left.is_empty() {
+            log::warn!("{} did not end in time", left.join(", "));
+        }
+        going_down.is_over = true;
+        let action = going_down.action;
+        // The reply is in the ring before the machine is gone.
+        self.deliver();
+        match action {
+            MachineAction::PowerOff => log::info!("powering off"),
+            MachineAction::Reboot => log::info!("rebooting"),
+        }
+        if let Err(error) = self.hypervisor.machine(action) {
+            log::error!("the hypervisor refuses to end the machine's run: {error}");
+            self.going_down = None;
+        }
+    }
+
+    fn ask_guest(&mut self, index: usize, what: &str) {
+        let node = Path::home(self.members[index].plan.id).child("control/shutdown");
+        let asked = node.and_then(|node| self.store.write(&node, what.as_bytes()));
+        if let Err(error) = asked {
+            log::error!("{} cannot be asked to {what}: {error}", self.members[index].plan.name);
+        }
+    }
+}
