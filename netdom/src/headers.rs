@@ -105,7 +105,7 @@ pub fn pseudo_header(frame: &[u8], headers: &Headers, length: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// An IPv4 TCP frame with `payload` and a correct checksum.

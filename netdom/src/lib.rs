@@ -13,6 +13,8 @@ extern crate alloc;
 pub mod e1000e;
 pub mod frame;
 pub mod headers;
+pub mod interface;
 pub mod nic;
+pub mod offload;
 pub mod pool;
 pub mod switch;

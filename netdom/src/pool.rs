@@ -51,12 +51,22 @@ impl Pool {
         self.free.len()
     }
 
+    /// Pages in all.
+    pub fn size(&self) -> usize {
+        self.pages
+    }
+
+    /// Where the page starts in [`Pool::memory`].
+    pub fn offset(&self, page: &Page) -> usize {
+        page.0 as usize * PAGE_SIZE
+    }
+
     /// Where a device finds the page.
     pub fn bus(&self, page: &Page) -> u64 {
         self.bus.wrapping_add(u64::from(page.0) * PAGE_SIZE as u64)
     }
 
-    /// The pool's memory, for drivers and hypercalls that name bytes by their place; page `n` starts at `n * PAGE_SIZE`.
+    /// The pool's memory, for drivers and hypercalls that name bytes by their place.
     pub fn memory(&self) -> &SharedMemory {
         &self.memory
     }

@@ -105,6 +105,8 @@ pub mod ring;
 mod system;
 pub mod time;
 pub mod virtio;
+#[cfg(target_os = "none")]
+pub mod virtio_pci;
 pub mod xenbus;
 pub mod xenstore;
 

@@ -1,0 +1,106 @@
+//! virtio devices on PCI: the transport of the crate `virtio-drivers` over this domain's configuration space, and the interrupts that
+//! the crate leaves out.
+#![allow(unsafe_code)] // Configuration accesses are unsafe to call in `pci_types`.
+
+use virtio_drivers::transport::pci::{
+    PciTransport, VirtioPciError,
+    bus::{ConfigurationAccess, DeviceFunction, PciRoot},
+};
+
+use crate::event::{Events, Interrupt};
+use crate::pci::{Command, Config, Function, MmioRegion, PciAddress, Registers};
+use crate::virtio::UnikernelHal;
+
+/// Capability id of a vendor's own structures, and virtio's type of the common configuration (virtio 1.2, 4.1.4).
+const VENDOR_CAPABILITY: u8 = 0x09;
+const COMMON_CONFIGURATION: u8 = 1;
+/// Registers of the common configuration (virtio 1.2, 4.1.4.3).
+const QUEUE_SELECT: usize = 0x16;
+const QUEUE_MSIX_VECTOR: usize = 0x1a;
+
+/// Configuration space as `virtio-drivers` asks for it.
+struct Space(Config);
+
+impl Space {
+    fn address(function: DeviceFunction) -> PciAddress {
+        PciAddress::new(0, function.bus, function.device, function.function)
+    }
+}
+
+impl ConfigurationAccess for Space {
+    fn read_word(&self, function: DeviceFunction, offset: u8) -> u32 {
+        // SAFETY: reading configuration space of a function of this domain has no effect on memory.
+        unsafe { self.0.read(Self::address(function), offset.into()) }
+    }
+
+    fn write_word(&mut self, function: DeviceFunction, offset: u8, data: u32) {
+        // SAFETY: the hypervisor filters what is written.
+        unsafe { self.0.write(Self::address(function), offset.into(), data) }
+    }
+
+    unsafe fn unsafe_clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// A virtio function, ready for a driver of `virtio-drivers`.
+pub struct VirtioFunction {
+    /// What the driver's `new` takes.
+    pub transport: PciTransport,
+    /// How its queues are given their interrupt once the driver has set them up.
+    pub routing: Routing,
+}
+
+/// The registers that say which MSI-X entry a queue uses.
+pub struct Routing {
+    bar: MmioRegion,
+    offset: usize,
+}
+
+impl VirtioFunction {
+    /// Enables the function and finds its structures.
+    pub fn open(function: &Function) -> Result<Self, VirtioPciError> {
+        function.enable(Command::MEMORY | Command::BUS_MASTER);
+        let routing = Routing::find(function).ok_or(VirtioPciError::MissingCommonConfig)?;
+        let address = function.address();
+        let place = DeviceFunction {
+            bus: address.bus(),
+            device: address.device(),
+            function: address.function(),
+        };
+        let mut root = PciRoot::new(Space(function.config().clone()));
+        let transport = PciTransport::new::<UnikernelHal, _>(&mut root, place)?;
+        Ok(Self { transport, routing })
+    }
+}
+
+impl Routing {
+    fn find(function: &Function) -> Option<Self> {
+        let capabilities = function.capabilities();
+        let (_, at) = capabilities.into_iter().find(|&(id, at)| {
+            id == VENDOR_CAPABILITY && (function.read32(at.into()) >> 24) as u8 == COMMON_CONFIGURATION
+        })?;
+        let slot = function.read32(u16::from(at) + 4) as u8;
+        let offset = function.read32(u16::from(at) + 8) as usize;
+        let bar = function.map_bar(slot)?;
+        offset
+            .checked_add(QUEUE_MSIX_VECTOR + 2)
+            .filter(|&end| end <= bar.length() && offset.is_multiple_of(4))?;
+        Some(Self { bar, offset })
+    }
+
+    /// Gives `queues` queues the MSI-X entry 0, bound to a port. Call it after the driver's `new`: its reset forgets vectors.
+    pub fn bind(
+        &self,
+        function: &Function,
+        events: &Events,
+        queues: u16,
+    ) -> Result<Interrupt, crate::hypercall::Errno> {
+        let interrupt = function.bind_interrupt(events, 0)?;
+        for queue in 0..queues {
+            self.bar.write16(self.offset + QUEUE_SELECT, queue);
+            self.bar.write16(self.offset + QUEUE_MSIX_VECTOR, 0);
+        }
+        Ok(interrupt)
+    }
+}
