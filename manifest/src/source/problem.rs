@@ -92,16 +92,22 @@ impl Problems {
             .count()
             + 1
     }
+
+    /// The problems as a compiler would list them, one a line.
+    pub fn lines(&self) -> Vec<String> {
+        let line = |problem| format!("{}:{}: {problem}", self.text.name(), self.line(problem));
+        self.problems.iter().map(line).collect()
+    }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self
-            .problems
-            .iter()
-            .map(|problem| format!("{}:{}: {problem}", self.text.name(), self.line(problem)))
-            .collect();
-        formatter.write_str(&lines.join("\n"))
+        let (name, count) = (self.text.name(), self.problems.len());
+        write!(
+            formatter,
+            "{name} has {count} {}",
+            if count == 1 { "mistake" } else { "mistakes" }
+        )
     }
 }
 
