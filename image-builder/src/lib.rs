@@ -18,6 +18,7 @@ pub mod guest;
 pub mod inspect;
 pub mod iso;
 pub mod kernel;
+pub mod lint;
 pub mod modules;
 pub mod program;
 pub mod progress;

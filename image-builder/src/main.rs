@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use image_builder::{
-    Progress, Result, Workspace, build, command, emulator::Machine, files, inspect, program,
+    Progress, Result, Workspace, build, command, emulator::Machine, files, inspect, lint, program,
     target_libraries::Choice,
 };
 use manifest::source::{self, DiskInterface, Nic};
@@ -42,6 +42,8 @@ enum Action {
         #[arg(default_value = "gateway")]
         name: String,
     },
+    /// Check formatting and lints of the whole workspace, warnings denied
+    Lint,
     /// Show what is in an appliance's bundle
     Inspect {
         /// The appliance, or the path of a bundle
@@ -136,6 +138,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Action::Check { name } => {
             source::read(&workspace.source(&name)?, Some(workspace.root()))?;
         }
+        Action::Lint => lint::run(&workspace)?,
         Action::Inspect { name, extract } => {
             let given = PathBuf::from(&name);
             let path = if given.is_file() {

@@ -7,6 +7,16 @@ use std::{
 
 use crate::{Error, Result, files};
 
+/// The crates that run on the bare machine.
+pub const BARE_CRATES: [&str; 6] = [
+    "hypervisor",
+    "unikernel-rt",
+    "controldom",
+    "consoledom",
+    "diskdom",
+    "netdom",
+];
+
 /// A checkout of the project.
 #[derive(Clone, Debug)]
 pub struct Workspace {
