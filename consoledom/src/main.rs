@@ -1,6 +1,5 @@
 //! The console domain's image: joins the operator's session to the serial port, the log, the consoles and xenstore.
 #![cfg_attr(target_os = "none", no_std, no_main)]
-#![forbid(unsafe_op_in_unsafe_fn)]
 
 extern crate alloc;
 

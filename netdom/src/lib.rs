@@ -11,10 +11,14 @@
 extern crate alloc;
 
 pub mod e1000e;
+pub mod fabric;
 pub mod frame;
 pub mod headers;
 pub mod interface;
+pub mod network;
 pub mod nic;
 pub mod offload;
 pub mod pool;
+pub mod stack;
 pub mod switch;
+pub mod virtio;

@@ -1,0 +1,223 @@
+//! The network domain's image: brings the cards up, and turns the loop.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+extern crate alloc;
+
+use alloc::{
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::{convert::Infallible, fmt};
+
+use netdom::{
+    fabric::Fabric,
+    interface::{Interfaces, PortNumbers},
+    network::Network,
+    pool::Pool,
+    stack::{Addressing, Stack},
+};
+use unikernel_rt::{
+    System,
+    dma::DmaBuffer,
+    event::Interrupt,
+    memory::PAGE_SIZE,
+    time::Instant,
+    xenbus::BackendBus,
+    xenstore::{Store, StoreExt},
+};
+
+unikernel_rt::entry!(run);
+
+/// Pages for frames: enough for the rings of a card, and as much again for domains.
+const POOL_PAGES: usize = 1024;
+
+/// Why the domain cannot serve.
+struct Failure(String);
+
+impl<E: core::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+fn run(system: System) -> Result<Infallible, Failure> {
+    let frames = DmaBuffer::allocate(POOL_PAGES * PAGE_SIZE)?;
+    let mut fabric = Fabric::new(Pool::new(frames.memory().clone(), frames.bus_address()));
+    let mut ports = PortNumbers::default();
+    let interrupts = cards::bring_up(&system, &mut fabric, &mut ports);
+    if interrupts.is_empty() {
+        log::warn!("no network card was found; domains reach each other, and nothing outside");
+    }
+
+    let store = system.store()?;
+    let stack = own_stack(&system, &*store, &fabric)?.map(|stack| (ports.take(), stack));
+    let bus = BackendBus::start(store.clone(), Interfaces::new(&system, ports))?;
+    let mut network = Network::new(bus, stack, system.grants.clone());
+    fabric.finish();
+    loop {
+        while let Some(event) = store.take_event()? {
+            network.bus.handle(&event)?;
+        }
+        network.bury(&mut fabric);
+        let now = system.events.now().as_nanos();
+        let mut busy = fabric.receive(&mut network, now);
+        busy |= network.collect(&mut fabric, now)?;
+        busy |= network.flush(&mut fabric.pool)?;
+        fabric.finish();
+        if busy {
+            continue;
+        }
+        // What came before the cards could interrupt again is not announced, so look once more.
+        fabric.rearm();
+        if fabric.receive(&mut network, now) || network.final_check()? {
+            network.flush(&mut fabric.pool)?;
+            continue;
+        }
+        let deadline = network
+            .stack
+            .as_mut()
+            .and_then(|(_, stack)| stack.deadline(now))
+            .map(Instant::from_nanos);
+        system.events.wait(deadline);
+    }
+}
+
+/// The stack that the option `address` asks for.
+fn own_stack(system: &System, store: &dyn Store, fabric: &Fabric) -> Result<Option<Stack>, Failure> {
+    let Some(option) = store.read_optional("options/address")? else {
+        return Ok(None);
+    };
+    let addressing: Addressing = match option.parse() {
+        Ok(addressing) => addressing,
+        Err(error) => {
+            log::error!("{error} ({option}); netdom only forwards");
+            return Ok(None);
+        }
+    };
+    let Some(address) = fabric.address() else {
+        return Ok(None);
+    };
+    Ok(Some(Stack::new(
+        address,
+        addressing,
+        system.events.now().as_nanos(),
+    )))
+}
+
+#[cfg(target_os = "none")]
+mod cards {
+    //! Finds the cards of this domain.
+
+    use alloc::boxed::Box;
+
+    use netdom::{
+        e1000e::{E1000e, RingMemory, registers::Registers},
+        nic::{Error, Nic},
+        switch::Port,
+        virtio::VirtioNet,
+    };
+    use unikernel_rt::{
+        pci::{Command, Function, MmioRegion, Registers as _, enumerate},
+        virtio::UnikernelHal,
+        virtio_pci::VirtioFunction,
+    };
+    use virtio_drivers::device::net::VirtIONetRaw;
+
+    use super::*;
+
+    /// Network controllers of the Ethernet kind.
+    const ETHERNET: (u8, u8) = (0x02, 0x00);
+    /// The 82574L and the parts with its registers.
+    const E1000E: [u16; 3] = [0x10d3, 0x10f6, 0x150c];
+    /// How long a card may take for its reset.
+    const PATIENCE: core::time::Duration = core::time::Duration::from_millis(500);
+
+    struct Window(MmioRegion);
+
+    impl Registers for Window {
+        fn read(&self, offset: u32) -> u32 {
+            self.0.read32(offset as usize)
+        }
+
+        fn write(&self, offset: u32, value: u32) {
+            self.0.write32(offset as usize, value);
+        }
+    }
+
+    /// Brings up every card; one that fails is named and left out. The interrupts stay bound as long as the answer lives.
+    pub(super) fn bring_up(system: &System, fabric: &mut Fabric, ports: &mut PortNumbers) -> Vec<Interrupt> {
+        let mut interrupts = Vec::new();
+        for function in enumerate(&system.pci) {
+            if (function.class.0, function.class.1) != ETHERNET {
+                continue;
+            }
+            let card = match (function.vendor, function.device) {
+                (0x8086, device) if E1000E.contains(&device) => e1000e(system, &function, fabric),
+                (0x1af4, 0x1000 | 0x1041) => virtio(system, &function),
+                _ => Err(Failure("there is no driver for it".into())),
+            };
+            match card {
+                Ok((mut card, interrupt)) => {
+                    let [a, b, c, d, e, f] = card.address();
+                    let link = if card.link_up() { "up" } else { "down" };
+                    log::info!("{function:?}: {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, link {link}");
+                    let port: Port = ports.take();
+                    fabric.add(port, card);
+                    interrupts.push(interrupt);
+                }
+                Err(error) => log::error!("{function:?} is left out: {error}"),
+            }
+        }
+        interrupts
+    }
+
+    fn e1000e(
+        system: &System,
+        function: &Function,
+        fabric: &mut Fabric,
+    ) -> Result<(Box<dyn Nic>, Interrupt), Failure> {
+        /// Behind the last register that the driver uses.
+        const REGISTERS: usize = 0x5800;
+        function.enable(Command::MEMORY | Command::BUS_MASTER | Command::INTERRUPT_DISABLE);
+        let window = function.map_bar(0).filter(|window| window.length() >= REGISTERS);
+        let window = window.ok_or_else(|| Failure("its registers cannot be mapped".into()))?;
+        let ring = || -> Result<RingMemory, Error> {
+            let buffer = DmaBuffer::allocate(PAGE_SIZE).map_err(|_| Error::Memory)?;
+            Ok(RingMemory {
+                bus: buffer.bus_address(),
+                memory: buffer.memory().clone(),
+            })
+        };
+        let limit = system.events.now() + PATIENCE;
+        let card = E1000e::start(Window(window), ring()?, ring()?, &mut fabric.pool, || {
+            system.events.now() < limit
+        })?;
+        let interrupt = function.bind_interrupt(&system.events, 0)?;
+        Ok((Box::new(card), interrupt))
+    }
+
+    fn virtio(system: &System, function: &Function) -> Result<(Box<dyn Nic>, Interrupt), Failure> {
+        let opened = VirtioFunction::open(function).map_err(|error| Failure(error.to_string()))?;
+        let driver = VirtIONetRaw::<UnikernelHal, _, _>::new(opened.transport)
+            .map_err(|error| Failure(error.to_string()))?;
+        let interrupt = opened.routing.bind(function, &system.events, 2)?;
+        Ok((Box::new(VirtioNet::new(driver)), interrupt))
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+mod cards {
+    //! The host has no cards for a driver domain.
+
+    use super::*;
+
+    pub(super) fn bring_up(_: &System, _: &mut Fabric, _: &mut PortNumbers) -> Vec<Interrupt> {
+        Vec::new()
+    }
+}
