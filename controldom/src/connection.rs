@@ -6,9 +6,9 @@
 use alloc::{collections::VecDeque, string::String, vec::Vec};
 use unikernel_rt::ring::{RingError, bytes::ByteChannel};
 use xen_abi::io::xs_wire::{
-    XENSTORE_CONNECTED, XENSTORE_ERROR_COMM, XENSTORE_ERROR_NONE, XENSTORE_ERROR_PROTO, XENSTORE_ERROR_RINGIDX,
-    XENSTORE_RECONNECT, XENSTORE_SERVER_FEATURE_ERROR, XENSTORE_SERVER_FEATURE_RECONNECTION,
-    XenstoreDomainInterface as Page,
+    XENSTORE_CONNECTED, XENSTORE_ERROR_COMM, XENSTORE_ERROR_NONE, XENSTORE_ERROR_PROTO,
+    XENSTORE_ERROR_RINGIDX, XENSTORE_RECONNECT, XENSTORE_SERVER_FEATURE_ERROR,
+    XENSTORE_SERVER_FEATURE_RECONNECTION, XenstoreDomainInterface as Page,
 };
 
 use crate::{
@@ -141,7 +141,10 @@ impl<L: Link> Connection<L> {
             if let Some(message) = self.incoming.take() {
                 let reply = store.handle(self.domain, &message);
                 self.reply_bytes += reply.len();
-                self.outgoing.push_back(Outgoing { bytes: reply, is_event: false });
+                self.outgoing.push_back(Outgoing {
+                    bytes: reply,
+                    is_event: false,
+                });
                 answered += 1;
             } else if read < wanted {
                 return Ok(false);
@@ -152,21 +155,33 @@ impl<L: Link> Connection<L> {
 
     /// Queues a watch event. One that waits already is not queued twice, for it says no more.
     pub fn deliver(&mut self, notification: &Notification) {
-        let Some(bytes) = encode_event(&notification.path, &notification.token) else { return };
+        let Some(bytes) = encode_event(&notification.path, &notification.token) else {
+            return;
+        };
         // The first message may be in the ring in part.
         let waiting = self.outgoing.iter().skip(usize::from(self.sent > 0));
-        if self.closed || waiting.into_iter().any(|other| other.is_event && other.bytes == bytes) {
+        if self.closed
+            || waiting
+                .into_iter()
+                .any(|other| other.is_event && other.bytes == bytes)
+        {
             return;
         }
         if self.events >= EVENTS_MAX || self.event_bytes + bytes.len() > EVENT_BYTES_MAX {
             if !core::mem::replace(&mut self.events_lost, true) && self.may_log() {
-                log::warn!("{} does not read its xenstore ring: it loses watch events", self.name);
+                log::warn!(
+                    "{} does not read its xenstore ring: it loses watch events",
+                    self.name
+                );
             }
             return;
         }
         self.events += 1;
         self.event_bytes += bytes.len();
-        self.outgoing.push_back(Outgoing { bytes, is_event: true });
+        self.outgoing.push_back(Outgoing {
+            bytes,
+            is_event: true,
+        });
     }
 
     /// Puts as much as there is room for into the ring, and tells the domain if anything has changed.
@@ -204,7 +219,10 @@ impl<L: Link> Connection<L> {
 
     fn close(&mut self, fault: Fault, store: &mut Store) {
         if self.may_log() {
-            log::error!("{} broke its xenstore connection, which is closed: {fault}", self.name);
+            log::error!(
+                "{} broke its xenstore connection, which is closed: {fault}",
+                self.name
+            );
         }
         self.discard(store);
         self.publish(Page::ERROR_OFFSET, fault.code());
@@ -217,9 +235,12 @@ impl<L: Link> Connection<L> {
             log::info!("{} connects to xenstore anew", self.name);
         }
         self.discard(store);
-        for index in
-            [Page::REQ_CONS_OFFSET, Page::REQ_PROD_OFFSET, Page::RSP_CONS_OFFSET, Page::RSP_PROD_OFFSET]
-        {
+        for index in [
+            Page::REQ_CONS_OFFSET,
+            Page::REQ_PROD_OFFSET,
+            Page::RSP_CONS_OFFSET,
+            Page::RSP_PROD_OFFSET,
+        ] {
             self.publish(index, 0);
         }
         self.publish(Page::ERROR_OFFSET, XENSTORE_ERROR_NONE);

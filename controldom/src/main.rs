@@ -42,7 +42,10 @@ enum Failure {
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error("the manifest's control domain has the id {planned}, and this is {actual}")]
-    Identity { planned: DomainId, actual: unikernel_rt::DomainId },
+    Identity {
+        planned: DomainId,
+        actual: unikernel_rt::DomainId,
+    },
     #[error("the ends of domains cannot be noticed: {0}")]
     Ends(Errno),
     #[error("xenstore cannot be laid out: {0}")]
@@ -56,7 +59,10 @@ fn run(system: System) -> Result<Infallible, Failure> {
         postcard::take_from_bytes::<Manifest>(module.data).map_err(|_| Failure::CorruptManifest)?;
     let plan = Plan::new(&manifest)?;
     if plan.control.0 != system.domain.0 {
-        return Err(Failure::Identity { planned: plan.control, actual: system.domain });
+        return Err(Failure::Identity {
+            planned: plan.control,
+            actual: system.domain,
+        });
     }
     log::info!("{}: {} domains", manifest.name, manifest.domains.len());
     let events = system.events.clone();
@@ -127,7 +133,11 @@ impl Hypervisor for Machine {
             access: Access::ReadWrite,
             device: false,
         };
-        let page = self.system.grants.map(&[request]).map_err(|error| error.to_string())?;
+        let page = self
+            .system
+            .grants
+            .map(&[request])
+            .map_err(|error| error.to_string())?;
         let ring = ByteChannel::store_server(page.memory().clone()).map_err(|error| error.to_string())?;
         let channel = Channel::bind_interdomain(&self.system.events, id(domain), Port(store_port))
             .map_err(|error| format!("its event channel {store_port} cannot be bound: {error}"))?;

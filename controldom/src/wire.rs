@@ -11,7 +11,7 @@ use crate::store::StoreError;
 /// Length of a message's header.
 pub const HEADER_LENGTH: usize = 16;
 /// The longest payload, in either direction.
-pub const PAYLOAD_MAX: usize = XENSTORE_PAYLOAD_MAX as usize;
+pub const PAYLOAD_MAX: usize = XENSTORE_PAYLOAD_MAX;
 
 /// A message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,9 @@ impl Assembler {
     pub fn needed(&self) -> usize {
         match self.announced() {
             None => HEADER_LENGTH - self.bytes.len(),
-            Some(length) => (HEADER_LENGTH + (length as usize).min(PAYLOAD_MAX)).saturating_sub(self.bytes.len()),
+            Some(length) => {
+                (HEADER_LENGTH + (length as usize).min(PAYLOAD_MAX)).saturating_sub(self.bytes.len())
+            }
         }
     }
 
@@ -103,10 +105,21 @@ pub fn encode(kind: u32, request: u32, transaction: u32, payload: &[u8]) -> Vec<
 /// Encodes the answer to a message.
 pub fn encode_reply(to: &Message, answer: Result<Vec<u8>, StoreError>) -> Vec<u8> {
     // A reply that the protocol cannot carry is an error that it can.
-    let answer = answer.and_then(|payload| if payload.len() > PAYLOAD_MAX { Err(StoreError::TooBig) } else { Ok(payload) });
+    let answer = answer.and_then(|payload| {
+        if payload.len() > PAYLOAD_MAX {
+            Err(StoreError::TooBig)
+        } else {
+            Ok(payload)
+        }
+    });
     match answer {
         Ok(payload) => encode(to.kind, to.request, to.transaction, &payload),
-        Err(error) => encode(XS_ERROR, to.request, to.transaction, &strings([error.name().as_bytes()])),
+        Err(error) => encode(
+            XS_ERROR,
+            to.request,
+            to.transaction,
+            &strings([error.name().as_bytes()]),
+        ),
     }
 }
 
@@ -134,7 +147,11 @@ mod tests {
     fn assemble(stream: &[u8], cuts: &[usize]) -> (Vec<Message>, Option<Oversized>) {
         let (mut assembler, mut messages, mut at, mut cut) = (Assembler::default(), Vec::new(), 0, 0);
         while at < stream.len() {
-            let piece = cuts.get(cut % cuts.len().max(1)).copied().unwrap_or(usize::MAX).max(1);
+            let piece = cuts
+                .get(cut % cuts.len().max(1))
+                .copied()
+                .unwrap_or(usize::MAX)
+                .max(1);
             cut += 1;
             let mut piece = &stream[at..stream.len().min(at.saturating_add(piece))];
             at += piece.len();
@@ -168,7 +185,12 @@ mod tests {
 
     #[test]
     fn an_answer_that_does_not_fit_becomes_an_error() {
-        let to = Message { kind: 1, request: 2, transaction: 3, payload: Vec::new() };
+        let to = Message {
+            kind: 1,
+            request: 2,
+            transaction: 3,
+            payload: Vec::new(),
+        };
         let bytes = encode_reply(&to, Ok(vec![0; PAYLOAD_MAX + 1]));
         assert_eq!(bytes, encode(XS_ERROR, 2, 3, b"E2BIG\0"));
         assert_eq!(encode_event(&"p".repeat(PAYLOAD_MAX), b"t"), None);

@@ -33,31 +33,51 @@ pub struct DeviceNodes {
 impl DeviceNodes {
     /// All of its nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &NodePlan> {
-        self.above.iter().chain(&self.frontend_nodes).chain(&self.backend_nodes)
+        self.above
+            .iter()
+            .chain(&self.frontend_nodes)
+            .chain(&self.backend_nodes)
     }
 }
 
 /// The devices that a domain is served.
-pub(super) fn of(manifest: &Manifest, id: DomainId, domain: &Domain, complaints: &mut Vec<String>) -> Vec<DeviceNodes> {
-    let Some(control) = domain_id(manifest, |domain| domain.capabilities.control) else { return Vec::new() };
+pub(super) fn of(
+    manifest: &Manifest,
+    id: DomainId,
+    domain: &Domain,
+    complaints: &mut Vec<String>,
+) -> Vec<DeviceNodes> {
+    let Some(control) = domain_id(manifest, |domain| domain.capabilities.control) else {
+        return Vec::new();
+    };
     let mut backend_of = |name: &str, what: &str| {
         let backend = domain_id(manifest, |other| other.name == name);
         if backend.is_none() {
-            complaints.push(format!("{}: {what} names the backend {name:?}, which is no domain", domain.name));
+            complaints.push(format!(
+                "{}: {what} names the backend {name:?}, which is no domain",
+                domain.name
+            ));
         }
         backend
     };
     let mut devices = Vec::new();
     let mut unnamed = Vec::new();
     for disk in &domain.disks {
-        let Some(backend) = backend_of(&disk.backend, &disk.name) else { continue };
+        let Some(backend) = backend_of(&disk.backend, &disk.name) else {
+            continue;
+        };
         match disk_number(&disk.name) {
             Some(number) => devices.push(block_device(control, id, backend, disk, number)),
-            None => unnamed.push(format!("{}: {:?} is no name of a disk, as xvda is", domain.name, disk.name)),
+            None => unnamed.push(format!(
+                "{}: {:?} is no name of a disk, as xvda is",
+                domain.name, disk.name
+            )),
         }
     }
     for (handle, network) in domain.networks.iter().enumerate() {
-        let Some(backend) = backend_of(&network.backend, &format!("interface {handle}")) else { continue };
+        let Some(backend) = backend_of(&network.backend, &format!("interface {handle}")) else {
+            continue;
+        };
         devices.push(network_interface(control, id, backend, network, handle));
     }
     complaints.extend(unnamed);
@@ -65,7 +85,11 @@ pub(super) fn of(manifest: &Manifest, id: DomainId, domain: &Domain, complaints:
 }
 
 fn domain_id(manifest: &Manifest, is_it: impl Fn(&Domain) -> bool) -> Option<DomainId> {
-    manifest.domains.iter().position(is_it).and_then(DomainId::of_index)
+    manifest
+        .domains
+        .iter()
+        .position(is_it)
+        .and_then(DomainId::of_index)
 }
 
 /// The number by which a guest knows a disk: `xvda` is 51712, one disk every 16; from the 17th on in Xen's extended form, one
@@ -81,7 +105,10 @@ pub fn disk_number(name: &str) -> Option<u32> {
     if letters.is_empty() || letters.len() > 3 || !letters.bytes().all(|byte| byte.is_ascii_lowercase()) {
         return None;
     }
-    let disk = letters.bytes().fold(0u32, |disk, letter| disk * 26 + u32::from(letter - b'a') + 1) - 1;
+    let disk = letters
+        .bytes()
+        .fold(0u32, |disk, letter| disk * 26 + u32::from(letter - b'a') + 1)
+        - 1;
     match (disk, partition) {
         (0..16, 0..16) => Some(202 << 8 | disk << 4 | partition),
         (_, 0..256) => Some(1 << 28 | disk << 8 | partition),
@@ -99,7 +126,10 @@ struct Pair {
 
 impl Pair {
     fn new(control: DomainId, frontend: DomainId, backend: DomainId, class: &str, number: u32) -> Self {
-        let mut above_frontend = Builder::new(Path::home(frontend), Permissions::private(control).and(frontend, Access::READ));
+        let mut above_frontend = Builder::new(
+            Path::home(frontend),
+            Permissions::private(control).and(frontend, Access::READ),
+        );
         above_frontend.add(&format!("device/{class}"), "");
         let mut above_backend = Builder::new(Path::home(backend), Permissions::private(backend));
         above_backend.add(&format!("backend/{class}"), "");
@@ -142,12 +172,21 @@ impl Pair {
     }
 }
 
-fn block_device(control: DomainId, frontend: DomainId, backend: DomainId, disk: &Disk, number: u32) -> DeviceNodes {
+fn block_device(
+    control: DomainId,
+    frontend: DomainId,
+    backend: DomainId,
+    disk: &Disk,
+    number: u32,
+) -> DeviceNodes {
     let mut pair = Pair::new(control, frontend, backend, "vbd", number);
     let number = number.to_string();
-    for (key, value) in
-        [("virtual-device", number.as_str()), ("device-type", "disk"), ("handle", &number), ("protocol", "x86_64-abi")]
-    {
+    for (key, value) in [
+        ("virtual-device", number.as_str()),
+        ("device-type", "disk"),
+        ("handle", &number),
+        ("protocol", "x86_64-abi"),
+    ] {
         pair.frontend.add(key, value);
     }
     let mode = if disk.read_only { "r" } else { "w" };

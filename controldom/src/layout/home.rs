@@ -48,8 +48,14 @@ pub(super) fn nodes(
         nodes.add(&format!("cpu/{cpu}/availability"), "online");
     }
 
-    let console_readable = console.iter().fold(readable.clone(), |all, reader| all.and(*reader, Access::READ));
-    for (name, value) in [("console", ""), ("console/type", "xenconsoled"), ("console/limit", "1048576")] {
+    let console_readable = console
+        .iter()
+        .fold(readable.clone(), |all, reader| all.and(*reader, Access::READ));
+    for (name, value) in [
+        ("console", ""),
+        ("console/type", "xenconsoled"),
+        ("console/limit", "1048576"),
+    ] {
         nodes.add_with(name, value, console_readable.clone());
     }
     nodes.add("store", "");
@@ -72,13 +78,19 @@ pub(super) fn nodes(
         if is_valid_name(key) {
             nodes.add(&format!("options/{key}"), value.as_str());
         } else {
-            complaints.push(format!("{}: the option {key:?} cannot be a node's name and is left out", domain.name));
+            complaints.push(format!(
+                "{}: the option {key:?} cannot be a node's name and is left out",
+                domain.name
+            ));
         }
     }
 
     let serves = |other: &Domain| {
         other.disks.iter().any(|disk| disk.backend == domain.name)
-            || other.networks.iter().any(|network| network.backend == domain.name)
+            || other
+                .networks
+                .iter()
+                .any(|network| network.backend == domain.name)
     };
     if manifest.domains.iter().any(serves) {
         nodes.add_with("backend", "", own);

@@ -4,7 +4,7 @@
 mod devices;
 mod home;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use devices::{DeviceNodes, disk_number};
 
@@ -94,11 +94,18 @@ impl Plan {
             return Err(PlanError::TooManyDomains(domains.len()));
         }
         let ids = || (1u16..).map(DomainId).zip(domains);
-        let control = ids().find(|(_, domain)| domain.capabilities.control).ok_or(PlanError::NoControl)?.0;
-        let console: Vec<DomainId> =
-            ids().filter(|(_, domain)| domain.capabilities.console_log).map(|(id, _)| id).collect();
+        let control = ids()
+            .find(|(_, domain)| domain.capabilities.control)
+            .ok_or(PlanError::NoControl)?
+            .0;
+        let console: Vec<DomainId> = ids()
+            .filter(|(_, domain)| domain.capabilities.console_log)
+            .map(|(id, _)| id)
+            .collect();
         let observers: Vec<DomainId> = ids()
-            .filter(|(id, domain)| *id != control && (domain.capabilities.observe || domain.capabilities.console_log))
+            .filter(|(id, domain)| {
+                *id != control && (domain.capabilities.observe || domain.capabilities.console_log)
+            })
             .map(|(id, _)| id)
             .collect();
         let mut complaints = Vec::new();
@@ -114,13 +121,23 @@ impl Plan {
             })
             .collect::<Vec<_>>();
         let common = common(control, &observers, &console, &domains, &mut complaints);
-        Ok(Self { control, observers, common, domains, complaints })
+        Ok(Self {
+            control,
+            observers,
+            common,
+            domains,
+            complaints,
+        })
     }
 
     /// Every node, in the order in which they are made.
     pub fn nodes(&self) -> impl Iterator<Item = &NodePlan> {
         let homes = self.domains.iter().flat_map(|domain| &domain.home);
-        let devices = self.domains.iter().flat_map(|domain| &domain.devices).flat_map(DeviceNodes::nodes);
+        let devices = self
+            .domains
+            .iter()
+            .flat_map(|domain| &domain.devices)
+            .flat_map(DeviceNodes::nodes);
         self.common.iter().chain(homes).chain(devices)
     }
 
@@ -136,8 +153,13 @@ impl Plan {
 }
 
 /// Makes nodes.
-pub fn put_all<'a>(store: &mut Store, nodes: impl IntoIterator<Item = &'a NodePlan>) -> Result<(), StoreError> {
-    nodes.into_iter().try_for_each(|node| store.put(&node.path, node.value.as_bytes(), &node.permissions))
+pub fn put_all<'a>(
+    store: &mut Store,
+    nodes: impl IntoIterator<Item = &'a NodePlan>,
+) -> Result<(), StoreError> {
+    nodes
+        .into_iter()
+        .try_for_each(|node| store.put(&node.path, node.value.as_bytes(), &node.permissions))
 }
 
 /// Nodes that are known only once a domain has been built: where its rings are.
@@ -173,7 +195,9 @@ fn common(
 ) -> Vec<NodePlan> {
     let private = Permissions::private(control);
     let read_by = |readers: &[DomainId], access: Access| {
-        readers.iter().fold(private.clone(), |permissions, reader| permissions.and(*reader, access))
+        readers.iter().fold(private.clone(), |permissions, reader| {
+            permissions.and(*reader, access)
+        })
     };
     let mut nodes = Builder::new(Path::root(), private.clone());
     for path in ["tool", "local", "local/domain", "vm"] {
@@ -187,7 +211,10 @@ fn common(
         if is_valid_name(&domain.name) {
             nodes.add(&format!("atoll/domains/{}", domain.name), domain.id.to_string());
         } else {
-            complaints.push(format!("{:?} cannot be a node's name: it is missing from /atoll/domains", domain.name));
+            complaints.push(format!(
+                "{:?} cannot be a node's name: it is missing from /atoll/domains",
+                domain.name
+            ));
         }
     }
     nodes.add("atoll/ready", "0");
@@ -207,13 +234,21 @@ struct Builder {
 
 impl Builder {
     fn new(base: Path, permissions: Permissions) -> Self {
-        Self { base, permissions, nodes: Vec::new() }
+        Self {
+            base,
+            permissions,
+            nodes: Vec::new(),
+        }
     }
 
     /// Adds the base itself.
     fn add_base(&mut self) {
         let (path, permissions) = (self.base.clone(), self.permissions.clone());
-        self.nodes.push(NodePlan { path, value: String::new(), permissions });
+        self.nodes.push(NodePlan {
+            path,
+            value: String::new(),
+            permissions,
+        });
     }
 
     /// Adds a node whose name is ours, or checked.
@@ -224,7 +259,11 @@ impl Builder {
 
     fn add_with(&mut self, name: &str, value: impl Into<String>, permissions: Permissions) {
         match self.base.child(name) {
-            Ok(path) => self.nodes.push(NodePlan { path, value: value.into(), permissions }),
+            Ok(path) => self.nodes.push(NodePlan {
+                path,
+                value: value.into(),
+                permissions,
+            }),
             Err(_) => debug_assert!(false, "{name:?} is no name of a node"),
         }
     }

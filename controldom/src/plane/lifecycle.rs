@@ -8,10 +8,7 @@
 
 use alloc::{format, string::String, vec::Vec};
 use core::time::Duration;
-use unikernel_rt::{
-    atoll::DomainInfo,
-    xenbus::State,
-};
+use unikernel_rt::{atoll::DomainInfo, xenbus::State};
 use xen_abi::{
     atoll::{DOMAIN_STATE_ABSENT, DOMAIN_STATE_FAILED, DOMAIN_STATE_STOPPED},
     sched::{
@@ -20,14 +17,10 @@ use xen_abi::{
     },
 };
 
-use super::{
-    AfterLeaving, ControlPlane, Hypervisor, Phase,
-    member::LEAVE_TIME,
-};
+use super::{AfterLeaving, ControlPlane, Hypervisor, Phase, member::LEAVE_TIME};
 use crate::{
-    DomainId,
     connection::Connection,
-    layout::{NodePlan, Rings, put_all, ring_nodes},
+    layout::{DomainPlan, Rings, put_all, ring_nodes},
     store::{Path, Special, Store, StoreError},
 };
 use manifest::OnCrash;
@@ -59,16 +52,25 @@ impl<H: Hypervisor> ControlPlane<H> {
         let now = self.hypervisor.now();
         let member = &mut self.members[index];
         let (id, name) = (member.plan.id, &member.plan.name);
-        let devices = member.plan.devices.iter().flat_map(|device| device.nodes());
-        // Before its first start it is new already.
-        let renewed = if member.phase == Phase::Waiting { Ok(()) } else { renew_home(&mut self.store, id, &member.plan.home) };
-        let made = renewed.and_then(|()| put_all(&mut self.store, devices));
+        // Before its first start all is as new; whoever serves it may have begun to publish.
+        let made = if member.phase == Phase::Waiting {
+            Ok(())
+        } else {
+            renew(&mut self.store, &member.plan)
+        };
         made.map_err(|error| format!("{name}: its xenstore nodes cannot be made: {error}"))?;
-        self.hypervisor.start(id).map_err(|error| format!("{name} cannot be started: {error}"))?;
+        self.hypervisor
+            .start(id)
+            .map_err(|error| format!("{name} cannot be started: {error}"))?;
         member.destroyed = false;
-        let info = self.hypervisor.info(id).map_err(|error| format!("{name}: its state is not known: {error}"))?;
+        let info = self
+            .hypervisor
+            .info(id)
+            .map_err(|error| format!("{name}: its state is not known: {error}"))?;
         if info.state == DOMAIN_STATE_FAILED {
-            return Err(format!("{name} could not be built; the hypervisor's log says why"));
+            return Err(format!(
+                "{name} could not be built; the hypervisor's log says why"
+            ));
         }
         member.phase = Phase::Running { since: now };
         let rings = ring_nodes(self.control, id, &rings(&info));
@@ -105,11 +107,19 @@ impl<H: Hypervisor> ControlPlane<H> {
                 continue;
             }
             match self.hypervisor.info(self.members[index].plan.id) {
-                Ok(info) if matches!(info.state, DOMAIN_STATE_STOPPED | DOMAIN_STATE_FAILED | DOMAIN_STATE_ABSENT) => {
+                Ok(info)
+                    if matches!(
+                        info.state,
+                        DOMAIN_STATE_STOPPED | DOMAIN_STATE_FAILED | DOMAIN_STATE_ABSENT
+                    ) =>
+                {
                     self.ended(index, &info);
                 }
                 Ok(_) => {}
-                Err(error) => log::error!("{}: its state is not known: {error}", self.members[index].plan.name),
+                Err(error) => log::error!(
+                    "{}: its state is not known: {error}",
+                    self.members[index].plan.name
+                ),
             }
         }
     }
@@ -127,12 +137,21 @@ impl<H: Hypervisor> ControlPlane<H> {
                 AfterLeaving::Remove
             }
             reason @ (POWER_OFF | SUSPEND) => {
-                log::info!("{name} shut down ({})", if reason == POWER_OFF { "poweroff" } else { "suspend" });
+                log::info!(
+                    "{name} shut down ({})",
+                    if reason == POWER_OFF {
+                        "poweroff"
+                    } else {
+                        "suspend"
+                    }
+                );
                 AfterLeaving::Remove
             }
             REBOOT | SOFT_RESET => {
                 log::info!("{name} shut down (reboot)");
-                AfterLeaving::Restart { rest: member.failures.after_reboot(ran) }
+                AfterLeaving::Restart {
+                    rest: member.failures.after_reboot(ran),
+                }
             }
             reason => {
                 match reason {
@@ -146,7 +165,9 @@ impl<H: Hypervisor> ControlPlane<H> {
                     (OnCrash::Restart, Some(rest)) => AfterLeaving::Restart { rest },
                     (OnCrash::Restart, None) => {
                         let count = member.failures.count();
-                        log::error!("{name} crashed {count} times in a row and stays down; `restart {name}` tries again");
+                        log::error!(
+                            "{name} crashed {count} times in a row and stays down; `restart {name}` tries again"
+                        );
                         AfterLeaving::Remove
                     }
                 }
@@ -176,7 +197,10 @@ impl<H: Hypervisor> ControlPlane<H> {
         member.phase = Phase::Leaving { until, next };
         self.store.forget(member.plan.id);
         for device in &member.plan.devices {
-            let closed = device.frontend.child("state").and_then(|state| self.store.write(&state, b"6"));
+            let closed = device
+                .frontend
+                .child("state")
+                .and_then(|state| self.store.write(&state, b"6"));
             if let Err(error) = closed {
                 log::error!("{}: {error}", device.frontend);
             }
@@ -219,7 +243,11 @@ impl<H: Hypervisor> ControlPlane<H> {
             let (frontend, backend) = (&device.frontend, &device.backend);
             let stays_down = !matches!(next, AfterLeaving::Restart { .. });
             let removed = self.store.remove(frontend).and_then(|()| {
-                if stays_down { self.store.remove(backend) } else { Ok(()) }
+                if stays_down {
+                    self.store.remove(backend)
+                } else {
+                    Ok(())
+                }
             });
             if let Err(error) = removed {
                 log::error!("{frontend} or {backend} cannot be removed: {error}");
@@ -234,9 +262,18 @@ impl<H: Hypervisor> ControlPlane<H> {
     /// Whether nobody uses the devices of a domain that is gone any more.
     fn devices_are_closed(&self, index: usize) -> bool {
         self.members[index].plan.devices.iter().all(|device| {
-            let backend = self.members.iter().find(|member| member.plan.id == device.backend_domain);
-            let state = device.backend.child("state").ok().and_then(|path| self.store.read(&path));
-            let state = state.and_then(|text| core::str::from_utf8(text).ok()).map_or(State::Unknown, State::parse);
+            let backend = self
+                .members
+                .iter()
+                .find(|member| member.plan.id == device.backend_domain);
+            let state = device
+                .backend
+                .child("state")
+                .ok()
+                .and_then(|path| self.store.read(&path));
+            let state = state
+                .and_then(|text| core::str::from_utf8(text).ok())
+                .map_or(State::Unknown, State::parse);
             let unused = matches!(state, State::Closed | State::Initialising | State::Unknown);
             unused || !backend.is_some_and(|backend| backend.is_running())
         })
@@ -263,12 +300,26 @@ fn rings(info: &DomainInfo) -> Rings {
     }
 }
 
-/// Makes a home as new, except for what the domain serves as a backend.
-fn renew_home(store: &mut Store, id: DomainId, nodes: &[NodePlan]) -> Result<(), StoreError> {
-    let home = Path::home(id);
-    let children = store.tree().get(&home).map(|node| node.children.keys().cloned().collect::<Vec<_>>());
-    for name in children.unwrap_or_default().iter().filter(|name| &***name != "backend") {
+/// Makes a domain's nodes as new, except for what it serves as a backend, and what its own backends have kept.
+fn renew(store: &mut Store, plan: &DomainPlan) -> Result<(), StoreError> {
+    let home = Path::home(plan.id);
+    let children = store
+        .tree()
+        .get(&home)
+        .map(|node| node.children.keys().cloned().collect::<Vec<_>>());
+    for name in children
+        .unwrap_or_default()
+        .iter()
+        .filter(|name| &***name != "backend")
+    {
         store.remove(&home.child(name)?)?;
     }
-    put_all(store, nodes)
+    put_all(store, &plan.home)?;
+    for device in &plan.devices {
+        put_all(store, device.above.iter().chain(&device.frontend_nodes))?;
+        if store.tree().get(&device.backend).is_none() {
+            put_all(store, &device.backend_nodes)?;
+        }
+    }
+    Ok(())
 }

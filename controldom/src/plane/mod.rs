@@ -61,8 +61,21 @@ impl<H: Hypervisor> ControlPlane<H> {
         plan.populate(&mut store)?;
         store.watch(&Path::absolute(REQUEST)?, b"operator")?;
         let control = plan.control;
-        let members = plan.domains.into_iter().filter(|domain| domain.id != control).map(Member::new).collect();
-        Ok(Self { hypervisor, store, control, members, going_down: None, last_request: None, ready: false })
+        let members = plan
+            .domains
+            .into_iter()
+            .filter(|domain| domain.id != control)
+            .map(Member::new)
+            .collect();
+        Ok(Self {
+            hypervisor,
+            store,
+            control,
+            members,
+            going_down: None,
+            last_request: None,
+            ready: false,
+        })
     }
 
     /// The store.
@@ -72,7 +85,10 @@ impl<H: Hypervisor> ControlPlane<H> {
 
     /// Where a domain is in its life.
     pub fn phase(&self, domain: DomainId) -> Option<Phase> {
-        self.members.iter().find(|member| member.plan.id == domain).map(|member| member.phase)
+        self.members
+            .iter()
+            .find(|member| member.plan.id == domain)
+            .map(|member| member.phase)
     }
 
     /// One turn: looks after the domains, starts at most one, and serves every connection a little. `domains_stopped` says
@@ -87,12 +103,18 @@ impl<H: Hypervisor> ControlPlane<H> {
         self.advance_all();
         self.continue_going_down();
         self.deliver();
-        if started || more { Next::Now } else { self.deadline().map_or(Next::Event, Next::At) }
+        if started || more {
+            Next::Now
+        } else {
+            self.deadline().map_or(Next::Event, Next::At)
+        }
     }
 
     fn deadline(&self) -> Option<Duration> {
         let members = self.members.iter().filter_map(Member::deadline);
-        members.chain(self.going_down.as_ref().and_then(GoingDown::deadline)).min()
+        members
+            .chain(self.going_down.as_ref().and_then(GoingDown::deadline))
+            .min()
     }
 
     /// Starts the next domain that has never been started.
@@ -100,7 +122,10 @@ impl<H: Hypervisor> ControlPlane<H> {
         if self.going_down.is_some() {
             return false;
         }
-        let waiting = self.members.iter().position(|member| member.phase == Phase::Waiting);
+        let waiting = self
+            .members
+            .iter()
+            .position(|member| member.phase == Phase::Waiting);
         match waiting {
             Some(index) => self.start(index),
             None if !self.ready => {
@@ -150,7 +175,10 @@ impl<H: Hypervisor> ControlPlane<H> {
                     self.follow_operator();
                     continue;
                 }
-                let member = self.members.iter_mut().find(|member| member.plan.id == notification.domain);
+                let member = self
+                    .members
+                    .iter_mut()
+                    .find(|member| member.plan.id == notification.domain);
                 if let Some(connection) = member.and_then(|member| member.connection.as_mut()) {
                     connection.deliver(&notification);
                 }

@@ -71,7 +71,10 @@ impl Request {
     /// Reads a request. The error comes with its number, as far as there is one.
     pub fn parse(text: &str) -> Result<Self, (u64, RequestError)> {
         let mut words = text.split_ascii_whitespace();
-        let sequence = words.next().and_then(|word| word.parse().ok()).ok_or((0, RequestError::NoSequence))?;
+        let sequence = words
+            .next()
+            .and_then(|word| word.parse().ok())
+            .ok_or((0, RequestError::NoSequence))?;
         let words: Vec<&str> = words.collect();
         let command = match *words {
             ["restart", name] => Ok(Command::Restart(name.into())),
@@ -79,9 +82,13 @@ impl Request {
             ["shutdown"] => Ok(Command::GoDown(MachineAction::PowerOff)),
             ["reboot"] => Ok(Command::GoDown(MachineAction::Reboot)),
             ["shutdown" | "reboot", ..] => Err(RequestError::Arguments("it", "no argument")),
-            _ => Err(RequestError::UnknownCommand(words.first().copied().unwrap_or_default().into())),
+            _ => Err(RequestError::UnknownCommand(
+                words.first().copied().unwrap_or_default().into(),
+            )),
         };
-        command.map(|command| Self { sequence, command }).map_err(|error| (sequence, error))
+        command
+            .map(|command| Self { sequence, command })
+            .map_err(|error| (sequence, error))
     }
 }
 
@@ -167,7 +174,9 @@ impl<H: Hypervisor> ControlPlane<H> {
                 member.rebuild_by = Some(now + GUEST_GRACE);
                 self.ask_guest(index, "reboot");
                 let seconds = GUEST_GRACE.as_secs();
-                return Ok(Some(format!("{name} is asked to reboot; after {seconds} s it is rebuilt in any case")));
+                return Ok(Some(format!(
+                    "{name} is asked to reboot; after {seconds} s it is rebuilt in any case"
+                )));
             }
             Phase::Running { .. } => {
                 member.answers = Some(sequence);
@@ -175,7 +184,10 @@ impl<H: Hypervisor> ControlPlane<H> {
             }
             Phase::Leaving { until, .. } => {
                 member.answers = Some(sequence);
-                member.phase = Phase::Leaving { until, next: AfterLeaving::Restart { rest: Duration::ZERO } };
+                member.phase = Phase::Leaving {
+                    until,
+                    next: AfterLeaving::Restart { rest: Duration::ZERO },
+                };
             }
             Phase::Resting { .. } | Phase::Down => {
                 member.answers = Some(sequence);
@@ -192,8 +204,15 @@ impl<H: Hypervisor> ControlPlane<H> {
         if self.read(&in_store).is_some() {
             return RequestError::Supervisor(name.into());
         }
-        let known: Vec<&str> = self.members.iter().map(|member| member.plan.name.as_str()).collect();
-        RequestError::UnknownDomain { name: name.into(), known: known.join(", ") }
+        let known: Vec<&str> = self
+            .members
+            .iter()
+            .map(|member| member.plan.name.as_str())
+            .collect();
+        RequestError::UnknownDomain {
+            name: name.into(),
+            known: known.join(", "),
+        }
     }
 
     fn go_down(&mut self, action: MachineAction) -> Result<String, RequestError> {
@@ -201,7 +220,11 @@ impl<H: Hypervisor> ControlPlane<H> {
             return Err(RequestError::GoingDown);
         }
         let until = self.hypervisor.now() + GUEST_GRACE;
-        self.going_down = Some(GoingDown { action, until, is_over: false });
+        self.going_down = Some(GoingDown {
+            action,
+            until,
+            is_over: false,
+        });
         let mut asked = Vec::new();
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
@@ -214,15 +237,25 @@ impl<H: Hypervisor> ControlPlane<H> {
                     asked.push(member.plan.name.clone());
                     self.ask_guest(index, "poweroff");
                 }
-                Phase::Leaving { until, next: AfterLeaving::Restart { .. } } => {
-                    member.phase = Phase::Leaving { until, next: AfterLeaving::Remove };
+                Phase::Leaving {
+                    until,
+                    next: AfterLeaving::Restart { .. },
+                } => {
+                    member.phase = Phase::Leaving {
+                        until,
+                        next: AfterLeaving::Remove,
+                    };
                 }
                 Phase::Resting { .. } | Phase::Waiting => member.phase = Phase::Down,
                 Phase::Leaving { .. } | Phase::Down => {}
             }
         }
         let seconds = GUEST_GRACE.as_secs();
-        let guests = if asked.is_empty() { "no guest runs".into() } else { format!("waiting for {}", asked.join(", ")) };
+        let guests = if asked.is_empty() {
+            "no guest runs".into()
+        } else {
+            format!("waiting for {}", asked.join(", "))
+        };
         Ok(format!("going down; {guests}, at most {seconds} s"))
     }
 
@@ -237,7 +270,9 @@ impl<H: Hypervisor> ControlPlane<H> {
             })
             .map(|member| member.plan.name.as_str())
             .collect();
-        let Some(going_down) = &mut self.going_down else { return };
+        let Some(going_down) = &mut self.going_down else {
+            return;
+        };
         if going_down.is_over || !left.is_empty() && now < going_down.until {
             return;
         }
@@ -262,7 +297,10 @@ impl<H: Hypervisor> ControlPlane<H> {
         let node = Path::home(self.members[index].plan.id).child("control/shutdown");
         let asked = node.and_then(|node| self.store.write(&node, what.as_bytes()));
         if let Err(error) = asked {
-            log::error!("{} cannot be asked to {what}: {error}", self.members[index].plan.name);
+            log::error!(
+                "{} cannot be asked to {what}: {error}",
+                self.members[index].plan.name
+            );
         }
     }
 }

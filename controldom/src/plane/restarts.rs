@@ -51,7 +51,9 @@ mod tests {
     #[test]
     fn waits_longer_and_gives_up() {
         let mut failures = Failures::default();
-        let delays: Vec<_> = (0..FAILURES_MAX).map(|_| failures.after_failure(Duration::ZERO)).collect();
+        let delays: Vec<_> = (0..FAILURES_MAX)
+            .map(|_| failures.after_failure(Duration::ZERO))
+            .collect();
         assert_eq!(delays[..3], [Some(DELAYS[0]), Some(DELAYS[1]), Some(DELAYS[2])]);
         assert_eq!(delays[8], Some(DELAYS[5]));
         assert_eq!(delays[9], None);

@@ -56,7 +56,10 @@ impl Store {
             tree: Tree::new(private()),
             changes: 0,
             watches: Watches::default(),
-            special: Special::ALL.into_iter().map(|special| (special, private())).collect(),
+            special: Special::ALL
+                .into_iter()
+                .map(|special| (special, private()))
+                .collect(),
             transactions: BTreeMap::new(),
             last_transaction: 0,
             introduced: BTreeSet::new(),
@@ -96,11 +99,18 @@ impl Store {
 
     /// Sets a value, and the permissions where they differ, on behalf of the control plane.
     pub fn put(&mut self, path: &Path, value: &[u8], permissions: &Permissions) -> Result<(), StoreError> {
-        let known = self.tree.get(path).map(|node| (*node.value == *value, *node.permissions == *permissions));
+        let known = self
+            .tree
+            .get(path)
+            .map(|node| (*node.value == *value, *node.permissions == *permissions));
         if !known.is_some_and(|(same, _)| same) {
             self.write(path, value)?;
         }
-        if self.tree.get(path).is_some_and(|node| *node.permissions != *permissions) {
+        if self
+            .tree
+            .get(path)
+            .is_some_and(|node| *node.permissions != *permissions)
+        {
             self.change(Change::Permit(path.clone(), Rc::new(permissions.clone())))?;
         }
         Ok(())
@@ -113,7 +123,9 @@ impl Store {
 
     /// Watches on behalf of the control plane; the events come with the others, for the control domain.
     pub fn watch(&mut self, path: &Path, token: &[u8]) -> Result<(), StoreError> {
-        let notification = self.watches.add(self.control, Target::Node(path.clone()), token, false)?;
+        let notification = self
+            .watches
+            .add(self.control, Target::Node(path.clone()), token, false)?;
         self.notifications.push(notification);
         Ok(())
     }
@@ -135,7 +147,8 @@ impl Store {
     pub fn forget(&mut self, domain: DomainId) {
         self.introduced.remove(&domain);
         self.reset(domain);
-        self.notifications.retain(|notification| notification.domain != domain);
+        self.notifications
+            .retain(|notification| notification.domain != domain);
     }
 
     /// Ends a domain's watches and transactions.
@@ -150,7 +163,10 @@ impl Store {
     }
 
     fn caller(&self, domain: DomainId) -> Caller {
-        Caller { domain, privileged: domain == self.control }
+        Caller {
+            domain,
+            privileged: domain == self.control,
+        }
     }
 
     fn change_as(&mut self, caller: Caller, change: Change) -> Result<(), StoreError> {
@@ -164,9 +180,16 @@ impl Store {
     fn fire(&mut self, happened: &Happened) {
         let control = self.control;
         let permitted = |domain: DomainId, readers: &[Rc<Permissions>]| {
-            tree::may_read(readers, Caller { domain, privileged: domain == control })
+            tree::may_read(
+                readers,
+                Caller {
+                    domain,
+                    privileged: domain == control,
+                },
+            )
         };
-        self.watches.matching(happened, permitted, &mut self.notifications);
+        self.watches
+            .matching(happened, permitted, &mut self.notifications);
     }
 
     fn commit(&mut self, caller: Caller, transaction: Transaction) -> Result<(), StoreError> {

@@ -31,7 +31,7 @@ impl Path {
         if name.starts_with('/') {
             return Self::absolute(name);
         }
-        if name.len() > XENSTORE_REL_PATH_MAX as usize {
+        if name.len() > XENSTORE_REL_PATH_MAX {
             return Err(StoreError::Invalid);
         }
         Self::absolute(&format!("{}/{name}", Self::home(caller)))
@@ -41,7 +41,7 @@ impl Path {
     pub fn absolute(name: &str) -> Result<Self, StoreError> {
         let below = name.strip_prefix('/').ok_or(StoreError::Invalid)?;
         let well_formed = below.is_empty() || below.split('/').all(is_valid_part);
-        if !well_formed || name.len() > XENSTORE_ABS_PATH_MAX as usize || below.split('/').count() > DEPTH_MAX {
+        if !well_formed || name.len() > XENSTORE_ABS_PATH_MAX || below.split('/').count() > DEPTH_MAX {
             return Err(StoreError::Invalid);
         }
         Ok(Self(name.into()))
@@ -49,7 +49,11 @@ impl Path {
 
     /// The path of a child. `name` must be a permitted part, or several with `/` between.
     pub fn child(&self, name: &str) -> Result<Self, StoreError> {
-        if self.is_root() { Self::absolute(&format!("/{name}")) } else { Self::absolute(&format!("{self}/{name}")) }
+        if self.is_root() {
+            Self::absolute(&format!("/{name}"))
+        } else {
+            Self::absolute(&format!("{self}/{name}"))
+        }
     }
 
     /// Whether it is `/`.
@@ -80,7 +84,12 @@ impl Path {
 
     /// The path of its first `count` parts.
     pub fn prefix(&self, count: usize) -> Self {
-        let ends = self.0.match_indices('/').map(|(at, _)| at).skip(1).chain([self.0.len()]);
+        let ends = self
+            .0
+            .match_indices('/')
+            .map(|(at, _)| at)
+            .skip(1)
+            .chain([self.0.len()]);
         match count.checked_sub(1) {
             None => Self::root(),
             Some(count) => Self(self.0[..ends.into_iter().nth(count).unwrap_or(self.0.len())].into()),
@@ -93,7 +102,11 @@ impl Path {
             return Some(&self.0[1..]);
         }
         let rest = self.0.strip_prefix(&*base.0)?;
-        if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+        if rest.is_empty() {
+            Some(rest)
+        } else {
+            rest.strip_prefix('/')
+        }
     }
 
     /// How it is spelled relative to a home; as it is, if it lies elsewhere.
@@ -103,7 +116,10 @@ impl Path {
 }
 
 fn is_valid_part(part: &str) -> bool {
-    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'@'))
+    !part.is_empty()
+        && part
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'@'))
 }
 
 /// Whether a name can be one part of a path.

@@ -25,13 +25,25 @@ pub struct Access {
 
 impl Access {
     /// Nothing.
-    pub const NONE: Self = Self { read: false, write: false };
+    pub const NONE: Self = Self {
+        read: false,
+        write: false,
+    };
     /// Reading.
-    pub const READ: Self = Self { read: true, write: false };
+    pub const READ: Self = Self {
+        read: true,
+        write: false,
+    };
     /// Writing.
-    pub const WRITE: Self = Self { read: false, write: true };
+    pub const WRITE: Self = Self {
+        read: false,
+        write: true,
+    };
     /// Both.
-    pub const BOTH: Self = Self { read: true, write: true };
+    pub const BOTH: Self = Self {
+        read: true,
+        write: true,
+    };
 
     /// Whether it includes all that `needed` names.
     pub fn includes(self, needed: Self) -> bool {
@@ -62,7 +74,11 @@ pub struct Permissions {
 impl Permissions {
     /// Of the owner alone.
     pub fn private(owner: DomainId) -> Self {
-        Self { owner, others: Access::NONE, list: Vec::new() }
+        Self {
+            owner,
+            others: Access::NONE,
+            list: Vec::new(),
+        }
     }
 
     /// The same with an entry more.
@@ -76,7 +92,10 @@ impl Permissions {
         if self.owned_by(caller) {
             return Access::BOTH;
         }
-        self.list.iter().find(|(domain, _)| *domain == caller.domain).map_or(self.others, |(_, access)| *access)
+        self.list
+            .iter()
+            .find(|(domain, _)| *domain == caller.domain)
+            .map_or(self.others, |(_, access)| *access)
     }
 
     /// Whether a caller owns the node, or may act as its owner.
@@ -131,7 +150,10 @@ mod tests {
     use super::*;
 
     fn caller(domain: u16) -> Caller {
-        Caller { domain: DomainId(domain), privileged: domain == 1 }
+        Caller {
+            domain: DomainId(domain),
+            privileged: domain == 1,
+        }
     }
 
     fn parse(text: &str) -> Result<Permissions, StoreError> {
@@ -147,8 +169,15 @@ mod tests {
         assert_eq!(permissions.access(caller(7)), Access::BOTH);
         assert_eq!(permissions.access(caller(8)), Access::READ);
         assert_eq!(permissions.access(caller(1)), Access::BOTH);
-        assert!(permissions.owned_by(caller(4)) && permissions.owned_by(caller(1)) && !permissions.owned_by(caller(7)));
-        assert_eq!(permissions.entries().collect::<Vec<_>>(), ["r4", "w5", "n6", "b7", "r5"]);
+        assert!(
+            permissions.owned_by(caller(4))
+                && permissions.owned_by(caller(1))
+                && !permissions.owned_by(caller(7))
+        );
+        assert_eq!(
+            permissions.entries().collect::<Vec<_>>(),
+            ["r4", "w5", "n6", "b7", "r5"]
+        );
     }
 
     #[test]

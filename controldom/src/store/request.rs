@@ -8,8 +8,8 @@ use xen_abi::io::xs_wire::{
 };
 
 use super::{
-    Access, Caller, Change, Node, Path, Permissions, Special, Store, StoreError, Target, Transaction, Tree, Used,
-    permissions::parse_domain,
+    Access, Caller, Change, Node, Path, Permissions, Special, Store, StoreError, Target, Transaction, Tree,
+    Used, permissions::parse_domain,
 };
 use crate::{
     DomainId,
@@ -28,7 +28,10 @@ struct Context {
 impl Store {
     /// Answers a request: the reply's bytes. Watch events gather for [`Store::take_notifications`].
     pub fn handle(&mut self, domain: DomainId, message: &Message) -> Vec<u8> {
-        let context = Context { caller: self.caller(domain), transaction: message.transaction };
+        let context = Context {
+            caller: self.caller(domain),
+            transaction: message.transaction,
+        };
         let answer = self.answer(context, message.kind, &message.payload);
         encode_reply(message, answer)
     }
@@ -43,7 +46,9 @@ impl Store {
                 self.reset(context.caller.domain);
                 done()
             }
-            XS_GET_DOMAIN_PATH => Ok(strings([Path::home(parse_domain(one_string(payload)?)?).as_bytes()])),
+            XS_GET_DOMAIN_PATH => Ok(strings([
+                Path::home(parse_domain(one_string(payload)?)?).as_bytes()
+            ])),
             XS_IS_DOMAIN_INTRODUCED => {
                 let domain = parse_domain(one_string(payload)?)?;
                 let introduced = domain == self.control || self.introduced.contains(&domain);
@@ -71,7 +76,9 @@ impl Store {
 
     fn directory_part(&mut self, context: Context, payload: &[u8]) -> Answer {
         let [name, offset] = some_strings(payload)?;
-        let offset = core::str::from_utf8(offset).ok().and_then(|offset| offset.parse::<usize>().ok());
+        let offset = core::str::from_utf8(offset)
+            .ok()
+            .and_then(|offset| offset.parse::<usize>().ok());
         let mut offset = offset.ok_or(StoreError::Invalid)?;
         let path = Path::parse(context.caller.domain, name)?;
         let node = self.find(context, &path, Access::READ, Used::CHILDREN)?;
@@ -95,13 +102,18 @@ impl Store {
     fn get_permissions(&mut self, context: Context, payload: &[u8]) -> Answer {
         let name = one_string(payload)?;
         let permissions = if name.starts_with(b"@") {
-            let permissions = self.special.get(&Special::parse(name)?).ok_or(StoreError::Missing)?;
+            let permissions = self
+                .special
+                .get(&Special::parse(name)?)
+                .ok_or(StoreError::Missing)?;
             if !permissions.access(context.caller).includes(Access::READ) {
                 return Err(StoreError::Access);
             }
             Rc::new(permissions.clone())
         } else {
-            self.look(context, payload, Access::READ, Used::CONTENT)?.permissions.clone()
+            self.look(context, payload, Access::READ, Used::CONTENT)?
+                .permissions
+                .clone()
         };
         let entries: Vec<_> = permissions.entries().collect();
         Ok(strings(entries.iter().map(|entry| entry.as_bytes())))
@@ -132,7 +144,10 @@ impl Store {
     }
 
     fn write_node(&mut self, context: Context, payload: &[u8]) -> Answer {
-        let end = payload.iter().position(|byte| *byte == 0).ok_or(StoreError::Invalid)?;
+        let end = payload
+            .iter()
+            .position(|byte| *byte == 0)
+            .ok_or(StoreError::Invalid)?;
         let path = Path::parse(context.caller.domain, &payload[..end])?;
         match self.find(context, &path, Access::WRITE, Used::CONTENT) {
             Ok(_) | Err(StoreError::Missing) => {}
@@ -170,8 +185,14 @@ impl Store {
 
     fn begin_transaction(&mut self, context: Context) -> Answer {
         if context.transaction != 0 {
-            let known = self.transactions.contains_key(&(context.caller.domain, context.transaction));
-            return Err(if known { StoreError::Busy } else { StoreError::Missing });
+            let known = self
+                .transactions
+                .contains_key(&(context.caller.domain, context.transaction));
+            return Err(if known {
+                StoreError::Busy
+            } else {
+                StoreError::Missing
+            });
         }
         let domain = context.caller.domain;
         let open = self.transactions.range((domain, 0)..=(domain, u32::MAX)).count();
@@ -182,7 +203,8 @@ impl Store {
             self.last_transaction = self.last_transaction.wrapping_add(1);
             let id = self.last_transaction;
             if id != 0 && !self.transactions.contains_key(&(domain, id)) {
-                self.transactions.insert((domain, id), Transaction::begin(&self.tree));
+                self.transactions
+                    .insert((domain, id), Transaction::begin(&self.tree));
                 return Ok(strings([id.to_string().as_bytes()]));
             }
         }
@@ -234,28 +256,50 @@ impl Store {
             return Ok(&self.tree);
         }
         let key = (context.caller.domain, context.transaction);
-        self.transactions.get(&key).map(Transaction::tree).ok_or(StoreError::Missing)
+        self.transactions
+            .get(&key)
+            .map(Transaction::tree)
+            .ok_or(StoreError::Missing)
     }
 
     /// The node that a payload of one path names, if the caller has the access that it needs.
-    fn look(&mut self, context: Context, payload: &[u8], needed: Access, used: Used) -> Result<Rc<Node>, StoreError> {
+    fn look(
+        &mut self,
+        context: Context,
+        payload: &[u8],
+        needed: Access,
+        used: Used,
+    ) -> Result<Rc<Node>, StoreError> {
         let path = Path::parse(context.caller.domain, one_string(payload)?)?;
         self.find(context, &path, needed, used)
     }
 
     /// The node at a path, if the caller has the access that it needs. That it is missing is told only to those who have that
     /// access to the nearest node above.
-    fn find(&mut self, context: Context, path: &Path, needed: Access, used: Used) -> Result<Rc<Node>, StoreError> {
+    fn find(
+        &mut self,
+        context: Context,
+        path: &Path,
+        needed: Access,
+        used: Used,
+    ) -> Result<Rc<Node>, StoreError> {
         let Context { caller, transaction } = context;
         if transaction != 0 {
-            let transaction = self.transactions.get_mut(&(caller.domain, transaction)).ok_or(StoreError::Missing)?;
+            let transaction = self
+                .transactions
+                .get_mut(&(caller.domain, transaction))
+                .ok_or(StoreError::Missing)?;
             transaction.note(path, used, caller, &self.quota)?;
         }
         let reach = self.tree_of(context)?.reach(path);
         if !reach.node.permissions.access(caller).includes(needed) {
             return Err(StoreError::Access);
         }
-        if reach.complete { Ok(reach.node.clone()) } else { Err(StoreError::Missing) }
+        if reach.complete {
+            Ok(reach.node.clone())
+        } else {
+            Err(StoreError::Missing)
+        }
     }
 
     fn apply(&mut self, context: Context, change: Change) -> Answer {
@@ -264,7 +308,10 @@ impl Store {
             self.change_as(caller, change)?;
         } else {
             self.changes += 1;
-            let transaction = self.transactions.get_mut(&(caller.domain, transaction)).ok_or(StoreError::Missing)?;
+            let transaction = self
+                .transactions
+                .get_mut(&(caller.domain, transaction))
+                .ok_or(StoreError::Missing)?;
             transaction.apply(caller, change, &self.quota, self.changes)?;
         }
         done()
@@ -280,27 +327,40 @@ fn control(caller: Caller, payload: &[u8]) -> Answer {
         return Err(StoreError::Access);
     }
     match payload.split(|byte| *byte == 0).next() {
-        Some(b"help") => Ok(strings([b"help: this list; domains are introduced by the manifest".as_slice()])),
+        Some(b"help") => Ok(strings([
+            b"help: this list; domains are introduced by the manifest".as_slice(),
+        ])),
         _ => Err(StoreError::Invalid),
     }
 }
 
 /// Domains are introduced when they start, and released when they stop, by the control plane alone.
 fn introduce_by_request(caller: Caller) -> Answer {
-    Err(if caller.privileged { StoreError::Unknown } else { StoreError::Access })
+    Err(if caller.privileged {
+        StoreError::Unknown
+    } else {
+        StoreError::Access
+    })
 }
 
 fn target(caller: Caller, name: &[u8]) -> Result<(Target, bool), StoreError> {
     if name.starts_with(b"@") {
         return Ok((Target::Special(Special::parse(name)?), false));
     }
-    Ok((Target::Node(Path::parse(caller.domain, name)?), !name.starts_with(b"/")))
+    Ok((
+        Target::Node(Path::parse(caller.domain, name)?),
+        !name.starts_with(b"/"),
+    ))
 }
 
 /// The payload as exactly one string.
 fn one_string(payload: &[u8]) -> Result<&[u8], StoreError> {
     let string = payload.strip_suffix(&[0]).ok_or(StoreError::Invalid)?;
-    if string.contains(&0) { Err(StoreError::Invalid) } else { Ok(string) }
+    if string.contains(&0) {
+        Err(StoreError::Invalid)
+    } else {
+        Ok(string)
+    }
 }
 
 /// The first strings of the payload; what follows them is reserved.
@@ -308,7 +368,10 @@ fn some_strings<const COUNT: usize>(payload: &[u8]) -> Result<[&[u8]; COUNT], St
     let mut strings = [[].as_slice(); COUNT];
     let mut rest = payload;
     for string in &mut strings {
-        let end = rest.iter().position(|byte| *byte == 0).ok_or(StoreError::Invalid)?;
+        let end = rest
+            .iter()
+            .position(|byte| *byte == 0)
+            .ok_or(StoreError::Invalid)?;
         (*string, rest) = (&rest[..end], &rest[end + 1..]);
     }
     Ok(strings)

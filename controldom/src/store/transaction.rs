@@ -17,11 +17,20 @@ pub struct Used {
 
 impl Used {
     /// Value and permissions.
-    pub const CONTENT: Self = Self { children: false, subtree: false };
+    pub const CONTENT: Self = Self {
+        children: false,
+        subtree: false,
+    };
     /// Those and the names of the children.
-    pub const CHILDREN: Self = Self { children: true, subtree: false };
+    pub const CHILDREN: Self = Self {
+        children: true,
+        subtree: false,
+    };
     /// Everything below, too.
-    pub const SUBTREE: Self = Self { children: true, subtree: true };
+    pub const SUBTREE: Self = Self {
+        children: true,
+        subtree: true,
+    };
 }
 
 /// A transaction under way.
@@ -37,7 +46,13 @@ pub struct Transaction {
 impl Transaction {
     /// Begins with a snapshot.
     pub fn begin(live: &Tree) -> Self {
-        Self { base: live.clone(), tree: live.clone(), used: BTreeMap::new(), changes: Vec::new(), bytes: 0 }
+        Self {
+            base: live.clone(),
+            tree: live.clone(),
+            used: BTreeMap::new(),
+            changes: Vec::new(),
+            bytes: 0,
+        }
     }
 
     /// What the transaction sees.
@@ -57,7 +72,13 @@ impl Transaction {
         self.note_exactly(path.prefix(depth + 1), Used::CONTENT, caller, quota)
     }
 
-    fn note_exactly(&mut self, path: Path, used: Used, caller: Caller, quota: &Quota) -> Result<(), StoreError> {
+    fn note_exactly(
+        &mut self,
+        path: Path,
+        used: Used,
+        caller: Caller,
+        quota: &Quota,
+    ) -> Result<(), StoreError> {
         let full = !caller.privileged && self.used.len() >= quota.transaction_paths;
         if full && !self.used.contains_key(&path) {
             return Err(StoreError::NoSpace);
@@ -92,8 +113,15 @@ impl Transaction {
     pub fn finish(self, live: &Tree) -> Result<Vec<Change>, StoreError> {
         let conflict = !self.changes.is_empty()
             && !live.is_same(&self.base)
-            && self.used.iter().any(|(path, used)| has_changed(&self.base, live, path, *used));
-        if conflict { Err(StoreError::Conflict) } else { Ok(self.changes) }
+            && self
+                .used
+                .iter()
+                .any(|(path, used)| has_changed(&self.base, live, path, *used));
+        if conflict {
+            Err(StoreError::Conflict)
+        } else {
+            Ok(self.changes)
+        }
     }
 }
 

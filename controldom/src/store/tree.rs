@@ -28,7 +28,14 @@ pub struct Node {
 impl Node {
     fn new(value: Rc<[u8]>, permissions: Rc<Permissions>, generation: u64) -> Self {
         let (content_generation, children_generation) = (generation, generation);
-        Self { value, permissions, children: BTreeMap::new(), content_generation, children_generation, names_length: 0 }
+        Self {
+            value,
+            permissions,
+            children: BTreeMap::new(),
+            content_generation,
+            children_generation,
+            names_length: 0,
+        }
     }
 
     /// Grows with every change of the node itself or its set of children.
@@ -38,7 +45,9 @@ impl Node {
 
     /// The node at `path` below this one, its parts separated by `/`.
     pub fn descend<'a>(&'a self, path: &str) -> Option<&'a Node> {
-        path.split('/').filter(|part| !part.is_empty()).try_fold(self, |node, part| Some(&**node.children.get(part)?))
+        path.split('/')
+            .filter(|part| !part.is_empty())
+            .try_fold(self, |node, part| Some(&**node.children.get(part)?))
     }
 
     fn cost(&self, name: &str) -> usize {
@@ -116,7 +125,10 @@ pub struct Reach<'a> {
 impl Tree {
     /// A tree of a root alone.
     pub fn new(permissions: Permissions) -> Self {
-        Self { root: Rc::new(Node::new(Rc::from([]), Rc::new(permissions), 0)), usages: Usages::default() }
+        Self {
+            root: Rc::new(Node::new(Rc::from([]), Rc::new(permissions), 0)),
+            usages: Usages::default(),
+        }
     }
 
     /// Whether nothing has changed between two snapshots of one tree.
@@ -131,7 +143,8 @@ impl Tree {
 
     /// The node at a path.
     pub fn get(&self, path: &Path) -> Option<&Rc<Node>> {
-        path.parts().try_fold(&self.root, |node, part| node.children.get(part))
+        path.parts()
+            .try_fold(&self.root, |node, part| node.children.get(part))
     }
 
     /// How far a path leads.
@@ -140,10 +153,20 @@ impl Tree {
         for part in path.parts() {
             match node.children.get(part) {
                 Some(child) => (node, depth) = (child, depth + 1),
-                None => return Reach { node, depth, complete: false },
+                None => {
+                    return Reach {
+                        node,
+                        depth,
+                        complete: false,
+                    };
+                }
             }
         }
-        Reach { node, depth, complete: true }
+        Reach {
+            node,
+            depth,
+            complete: true,
+        }
     }
 
     /// Carries out a change. The caller's permissions have been checked; quotas are checked here, before anything changes.
@@ -157,15 +180,21 @@ impl Tree {
     ) -> Result<Option<Happened>, StoreError> {
         match change {
             Change::Write(path, value) => match self.get(path).cloned() {
-                Some(node) => self.overwrite(caller, path, &node, value, quota, generation).map(Some),
-                None => self.create(caller, path, value.clone(), quota, generation).map(Some),
+                Some(node) => self
+                    .overwrite(caller, path, &node, value, quota, generation)
+                    .map(Some),
+                None => self
+                    .create(caller, path, value.clone(), quota, generation)
+                    .map(Some),
             },
             Change::Make(path) if self.get(path).is_some() => Ok(None),
-            Change::Make(path) => self.create(caller, path, Rc::from([]), quota, generation).map(Some),
+            Change::Make(path) => self
+                .create(caller, path, Rc::from([]), quota, generation)
+                .map(Some),
             Change::Remove(path) => self.remove(path, generation),
-            Change::Permit(path, permissions) => {
-                self.permit(caller, path, permissions, quota, generation).map(Some)
-            }
+            Change::Permit(path, permissions) => self
+                .permit(caller, path, permissions, quota, generation)
+                .map(Some),
         }
     }
 
@@ -193,7 +222,11 @@ impl Tree {
         node.content_generation = generation;
         self.usages.add(owner, 0, new);
         self.usages.subtract(owner, 0, old);
-        Ok(Happened { path: path.clone(), readers, removed: None })
+        Ok(Happened {
+            path: path.clone(),
+            readers,
+            removed: None,
+        })
     }
 
     fn create(
@@ -210,12 +243,18 @@ impl Tree {
         let permissions = if caller.privileged || inherited.owner == caller.domain {
             inherited.clone()
         } else {
-            Rc::new(Permissions { owner: caller.domain, ..Permissions::clone(inherited) })
+            Rc::new(Permissions {
+                owner: caller.domain,
+                ..Permissions::clone(inherited)
+            })
         };
         let names: Vec<&str> = path.parts().skip(depth).collect();
         let (first, last) = (names.first().ok_or(StoreError::Exists)?, path.name());
         let cost = value.len()
-            + names.iter().map(|name| NODE_OVERHEAD + name.len() + 4 * permissions.count()).sum::<usize>();
+            + names
+                .iter()
+                .map(|name| NODE_OVERHEAD + name.len() + 4 * permissions.count())
+                .sum::<usize>();
         if !caller.privileged {
             let usage = self.usages.of(permissions.owner);
             let listing = reach.node.value.len() + reach.node.names_length + first.len() + 1;
@@ -238,14 +277,22 @@ impl Tree {
             node = parent;
         }
         debug_assert_eq!(names.last(), Some(&last));
-        self.node_mut(&path.prefix(depth)).ok_or(StoreError::Missing)?.insert(first, node, generation);
+        self.node_mut(&path.prefix(depth))
+            .ok_or(StoreError::Missing)?
+            .insert(first, node, generation);
         self.usages.add(permissions.owner, names.len(), cost);
-        Ok(Happened { path: path.clone(), readers, removed: None })
+        Ok(Happened {
+            path: path.clone(),
+            readers,
+            removed: None,
+        })
     }
 
     fn remove(&mut self, path: &Path, generation: u64) -> Result<Option<Happened>, StoreError> {
         let parent = path.parent().ok_or(StoreError::Invalid)?;
-        let Some(removed) = self.get(path).cloned() else { return Ok(None) };
+        let Some(removed) = self.get(path).cloned() else {
+            return Ok(None);
+        };
         let readers = self.readers(path, &removed.permissions);
         let parent = self.node_mut(&parent).ok_or(StoreError::Missing)?;
         parent.children.remove(path.name());
@@ -256,7 +303,11 @@ impl Tree {
             self.usages.subtract(node.permissions.owner, 1, node.cost(name));
             pending.extend(node.children.iter().map(|(name, child)| (&**name, &**child)));
         }
-        Ok(Some(Happened { path: path.clone(), readers, removed: Some(removed) }))
+        Ok(Some(Happened {
+            path: path.clone(),
+            readers,
+            removed: Some(removed),
+        }))
     }
 
     fn permit(
@@ -284,11 +335,18 @@ impl Tree {
             self.usages.subtract(old.owner, 1, before);
             self.usages.add(permissions.owner, 1, after);
         }
-        Ok(Happened { path: path.clone(), readers, removed: None })
+        Ok(Happened {
+            path: path.clone(),
+            readers,
+            removed: None,
+        })
     }
 
     fn readers(&self, path: &Path, own: &Rc<Permissions>) -> Vec<Rc<Permissions>> {
-        let parent = path.parent().and_then(|parent| self.get(&parent)).map(|node| node.permissions.clone());
+        let parent = path
+            .parent()
+            .and_then(|parent| self.get(&parent))
+            .map(|node| node.permissions.clone());
         core::iter::once(own.clone()).chain(parent).collect()
     }
 
@@ -304,5 +362,7 @@ impl Tree {
 
 /// Whether a caller may read by one of several permissions.
 pub fn may_read(readers: &[Rc<Permissions>], caller: Caller) -> bool {
-    readers.iter().any(|permissions| permissions.access(caller).includes(Access::READ))
+    readers
+        .iter()
+        .any(|permissions| permissions.access(caller).includes(Access::READ))
 }

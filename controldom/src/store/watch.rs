@@ -28,7 +28,10 @@ impl Special {
 
     /// The one of that name.
     pub fn parse(name: &[u8]) -> Result<Self, StoreError> {
-        Self::ALL.into_iter().find(|special| special.name().as_bytes() == name).ok_or(StoreError::Invalid)
+        Self::ALL
+            .into_iter()
+            .find(|special| special.name().as_bytes() == name)
+            .ok_or(StoreError::Invalid)
     }
 }
 
@@ -61,8 +64,16 @@ struct Watch {
 
 impl Watch {
     fn notification(&self, path: &Path) -> Notification {
-        let path = if self.relative { path.relative_to(&Path::home(self.domain)) } else { String::from(&**path) };
-        Notification { domain: self.domain, path, token: self.token.clone() }
+        let path = if self.relative {
+            path.relative_to(&Path::home(self.domain))
+        } else {
+            String::from(&**path)
+        };
+        Notification {
+            domain: self.domain,
+            path,
+            token: self.token.clone(),
+        }
     }
 }
 
@@ -82,13 +93,24 @@ impl Watches {
         relative: bool,
     ) -> Result<Notification, StoreError> {
         let watches = self.by_target.entry(target.clone()).or_default();
-        if watches.iter().any(|watch| watch.domain == domain && *watch.token == *token) {
+        if watches
+            .iter()
+            .any(|watch| watch.domain == domain && *watch.token == *token)
+        {
             return Err(StoreError::Exists);
         }
-        let watch = Watch { domain, token: token.into(), relative };
+        let watch = Watch {
+            domain,
+            token: token.into(),
+            relative,
+        };
         let notification = match &target {
             Target::Node(path) => watch.notification(path),
-            Target::Special(special) => Notification { domain, path: special.name().into(), token: watch.token.clone() },
+            Target::Special(special) => Notification {
+                domain,
+                path: special.name().into(),
+                token: watch.token.clone(),
+            },
         };
         watches.push(watch);
         Ok(notification)
@@ -118,7 +140,11 @@ impl Watches {
 
     /// How many watches a domain has.
     pub fn count(&self, domain: DomainId) -> usize {
-        self.by_target.values().flatten().filter(|watch| watch.domain == domain).count()
+        self.by_target
+            .values()
+            .flatten()
+            .filter(|watch| watch.domain == domain)
+            .count()
     }
 
     /// Who hears of a change: every watch at its path or above and, when something was removed, every watch on what went
@@ -144,11 +170,22 @@ impl Watches {
             let Target::Node(target) = target else { break };
             let Some(below) = target.below(path) else {
                 // Siblings whose names continue with a byte below `/` sort between a node and its children.
-                if target.starts_with(&**path) { continue } else { break }
+                if target.starts_with(&**path) {
+                    continue;
+                } else {
+                    break;
+                }
             };
-            let Some(node) = removed.descend(below).filter(|_| !below.is_empty()) else { continue };
-            let parent = below.rfind('/').map_or(Some(&**removed), |end| removed.descend(&below[..end]));
-            let readers: Vec<_> = core::iter::once(node).chain(parent).map(|node| node.permissions.clone()).collect();
+            let Some(node) = removed.descend(below).filter(|_| !below.is_empty()) else {
+                continue;
+            };
+            let parent = below
+                .rfind('/')
+                .map_or(Some(&**removed), |end| removed.descend(&below[..end]));
+            let readers: Vec<_> = core::iter::once(node)
+                .chain(parent)
+                .map(|node| node.permissions.clone())
+                .collect();
             for watch in watches.iter().filter(|watch| permitted(watch.domain, &readers)) {
                 notifications.push(watch.notification(target));
             }
@@ -157,7 +194,12 @@ impl Watches {
 
     /// Who hears of an announcement.
     pub fn announced(&self, special: Special, notifications: &mut Vec<Notification>) {
-        for watch in self.by_target.get(&Target::Special(special)).into_iter().flatten() {
+        for watch in self
+            .by_target
+            .get(&Target::Special(special))
+            .into_iter()
+            .flatten()
+        {
             notifications.push(Notification {
                 domain: watch.domain,
                 path: special.name().into(),

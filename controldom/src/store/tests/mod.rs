@@ -30,10 +30,16 @@ pub(super) fn store_with(quota: Quota) -> Store {
         let home = Path::home(domain);
         let readable = Permissions::private(CONTROL).and(domain, Access::READ);
         store.put(&home, b"", &readable).unwrap();
-        store.put(&home.child("name").unwrap(), b"guest", &readable).unwrap();
-        store.put(&home.child("data").unwrap(), b"", &Permissions::private(domain)).unwrap();
+        store
+            .put(&home.child("name").unwrap(), b"guest", &readable)
+            .unwrap();
+        store
+            .put(&home.child("data").unwrap(), b"", &Permissions::private(domain))
+            .unwrap();
         let scratch = Permissions::private(CONTROL).and(domain, Access::BOTH);
-        store.put(&home.child("xenstore-test").unwrap(), b"", &scratch).unwrap();
+        store
+            .put(&home.child("xenstore-test").unwrap(), b"", &scratch)
+            .unwrap();
         store.introduce(domain);
     }
     store.take_notifications();
@@ -48,10 +54,18 @@ pub(super) fn within(
     kind: u32,
     payload: &[u8],
 ) -> Result<Vec<u8>, String> {
-    let message = Message { kind, request: 77, transaction, payload: payload.into() };
+    let message = Message {
+        kind,
+        request: 77,
+        transaction,
+        payload: payload.into(),
+    };
     let reply = store.handle(domain, &message);
     let field = |at: usize| u32::from_le_bytes(reply[at..at + 4].try_into().unwrap());
-    assert_eq!((field(4), field(8), field(12) as usize), (77, transaction, reply.len() - HEADER_LENGTH));
+    assert_eq!(
+        (field(4), field(8), field(12) as usize),
+        (77, transaction, reply.len() - HEADER_LENGTH)
+    );
     let payload = reply[HEADER_LENGTH..].to_vec();
     if field(0) == XS_ERROR {
         Err(String::from_utf8(payload).unwrap().trim_end_matches('\0').into())
@@ -80,8 +94,13 @@ pub(super) fn end(store: &mut Store, domain: DomainId, transaction: u32, commit:
 
 /// The watch events that a domain got since the last time, as `path|token`.
 pub(super) fn events(store: &mut Store, domain: DomainId) -> Vec<String> {
-    let of_domain = store.take_notifications().into_iter().filter(|event| event.domain == domain);
-    of_domain.map(|event| format!("{}|{}", event.path, String::from_utf8_lossy(&event.token))).collect()
+    let of_domain = store
+        .take_notifications()
+        .into_iter()
+        .filter(|event| event.domain == domain);
+    of_domain
+        .map(|event| format!("{}|{}", event.path, String::from_utf8_lossy(&event.token)))
+        .collect()
 }
 
 pub(super) fn ok() -> Result<String, String> {

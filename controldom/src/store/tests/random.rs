@@ -30,7 +30,8 @@ struct Twin {
 }
 
 fn paths() -> impl Strategy<Value = String> {
-    prop::collection::vec(prop::sample::select(vec!["a", "b"]), 1..4).prop_map(|parts| format!("data/{}", parts.join("/")))
+    prop::collection::vec(prop::sample::select(vec!["a", "b"]), 1..4)
+        .prop_map(|parts| format!("data/{}", parts.join("/")))
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -84,7 +85,9 @@ fn model(tree: &mut Model, step: &Step) -> Result<String, String> {
                 return error("ENOENT");
             }
             let children = tree.keys().filter(|name| parent(name) == path);
-            Ok(children.map(|name| format!("{}\0", name.rsplit('/').next().unwrap())).collect())
+            Ok(children
+                .map(|name| format!("{}\0", name.rsplit('/').next().unwrap()))
+                .collect())
         }
         Step::Begin | Step::End { .. } => unreachable!("these are not done to a tree"),
     }
@@ -110,7 +113,11 @@ fn dump(store: &mut Store) -> Model {
         }
     }
     let mut tree = Model::new();
-    let data = store.tree().get(&Path::absolute("/local/domain/5/data").unwrap()).unwrap().clone();
+    let data = store
+        .tree()
+        .get(&Path::absolute("/local/domain/5/data").unwrap())
+        .unwrap()
+        .clone();
     walk(&data, "data", &mut tree);
     tree
 }
@@ -127,15 +134,23 @@ fn has_effect(tree: &Model, step: &Step) -> bool {
 /// Whether what decides about a step's answer is the same in two trees.
 fn sees_the_same(one: &Model, other: &Model, step: &Step) -> bool {
     match step {
-        Step::List { path, .. } => model(&mut one.clone(), step) == model(&mut other.clone(), step) && one.contains_key(path) == other.contains_key(path),
+        Step::List { path, .. } => {
+            model(&mut one.clone(), step) == model(&mut other.clone(), step)
+                && one.contains_key(path) == other.contains_key(path)
+        }
         Step::Remove { path, .. } => {
             let below = |tree: &Model| -> Vec<_> {
-                tree.iter().filter(|(name, _)| name.starts_with(path)).map(|(name, value)| (name.clone(), value.clone())).collect()
+                tree.iter()
+                    .filter(|(name, _)| name.starts_with(path))
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect()
             };
             // Names here are one letter long, so whatever begins like the path lies below it.
             below(one) == below(other)
         }
-        Step::Write { path, .. } | Step::Make { path, .. } | Step::Read { path, .. } => one.get(path) == other.get(path),
+        Step::Write { path, .. } | Step::Make { path, .. } | Step::Read { path, .. } => {
+            one.get(path) == other.get(path)
+        }
         Step::Begin | Step::End { .. } => true,
     }
 }

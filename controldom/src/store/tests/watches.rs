@@ -21,7 +21,10 @@ fn events_are_relative_if_the_watch_is() {
     watch(&mut store, GUEST, "data", "relative");
     watch(&mut store, GUEST, "/local/domain/5/data", "absolute");
     send(&mut store, GUEST, XS_WRITE, "data/a/b\0v").unwrap();
-    assert_eq!(events(&mut store, GUEST), ["data/a/b|relative", "/local/domain/5/data/a/b|absolute"]);
+    assert_eq!(
+        events(&mut store, GUEST),
+        ["data/a/b|relative", "/local/domain/5/data/a/b|absolute"]
+    );
     send(&mut store, GUEST, XS_MKDIR, "data/a/b\0").unwrap();
     assert_eq!(events(&mut store, GUEST), [""; 0]);
     send(&mut store, GUEST, XS_SET_PERMS, "data/a\0r5\0").unwrap();
@@ -40,7 +43,10 @@ fn removal_reaches_watches_above_and_below() {
     watch(&mut store, GUEST, "data/a-b", "sibling");
     watch(&mut store, GUEST, "data/a0", "sibling");
     send(&mut store, GUEST, XS_RM, "data/a\0").unwrap();
-    assert_eq!(events(&mut store, GUEST), ["data/a|above", "data/a|itself", "data/a/b/c|below"]);
+    assert_eq!(
+        events(&mut store, GUEST),
+        ["data/a|above", "data/a|itself", "data/a/b/c|below"]
+    );
 }
 
 #[test]
@@ -69,7 +75,10 @@ fn unwatching_and_resetting_end_events() {
     watch(&mut store, GUEST, "data", "b");
     assert_eq!(send(&mut store, GUEST, XS_UNWATCH, "data\0a\0"), ok());
     assert_eq!(send(&mut store, GUEST, XS_UNWATCH, "data\0a\0"), error("ENOENT"));
-    assert_eq!(send(&mut store, OTHER, XS_UNWATCH, "/local/domain/5/data\0b\0"), error("ENOENT"));
+    assert_eq!(
+        send(&mut store, OTHER, XS_UNWATCH, "/local/domain/5/data\0b\0"),
+        error("ENOENT")
+    );
     send(&mut store, GUEST, XS_WRITE, "data\0v").unwrap();
     assert_eq!(events(&mut store, GUEST), ["data|b"]);
     let transaction = begin(&mut store, GUEST);
@@ -83,16 +92,22 @@ fn unwatching_and_resetting_end_events() {
 fn a_forgotten_domain_hears_nothing() {
     let mut store = store();
     watch(&mut store, GUEST, "data", "a");
-    store.write(&Path::absolute("/local/domain/5/data").unwrap(), b"x").unwrap();
+    store
+        .write(&Path::absolute("/local/domain/5/data").unwrap(), b"x")
+        .unwrap();
     store.forget(GUEST);
-    store.write(&Path::absolute("/local/domain/5/data").unwrap(), b"y").unwrap();
+    store
+        .write(&Path::absolute("/local/domain/5/data").unwrap(), b"y")
+        .unwrap();
     assert_eq!(events(&mut store, GUEST), [""; 0]);
 }
 
 #[test]
 fn the_control_plane_hears_through_the_same_watches() {
     let mut store = store();
-    store.watch(&Path::absolute("/local/domain/5/data").unwrap(), b"t").unwrap();
+    store
+        .watch(&Path::absolute("/local/domain/5/data").unwrap(), b"t")
+        .unwrap();
     store.take_notifications();
     send(&mut store, GUEST, XS_WRITE, "data/a\0v").unwrap();
     assert_eq!(events(&mut store, CONTROL), ["/local/domain/5/data/a|t"]);

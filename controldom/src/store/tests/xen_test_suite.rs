@@ -10,7 +10,10 @@ fn path(index: usize) -> String {
 
 fn write(store: &mut Store, transaction: u32, path: &str, value: &str) {
     let payload = format!("{path}\0{value}");
-    assert_eq!(within(store, GUEST, transaction, XS_WRITE, payload.as_bytes()), Ok(b"OK\0".into()));
+    assert_eq!(
+        within(store, GUEST, transaction, XS_WRITE, payload.as_bytes()),
+        Ok(b"OK\0".into())
+    );
 }
 
 fn read(store: &mut Store, transaction: u32, path: &str) -> String {
@@ -49,7 +52,10 @@ fn directories_and_removal() {
     let listing = send(&mut store, GUEST, XS_DIRECTORY, &format!("{DIRECTORY}\0")).unwrap();
     assert_eq!(listing, "a\0b\0c\0d\0e\0f\0g\0h\0i\0j\0");
     assert_eq!(send(&mut store, GUEST, XS_RM, &format!("{DIRECTORY}\0")), ok());
-    assert_eq!(send(&mut store, GUEST, XS_DIRECTORY, "xenstore-test\0"), Ok("".into()));
+    assert_eq!(
+        send(&mut store, GUEST, XS_DIRECTORY, "xenstore-test\0"),
+        Ok("".into())
+    );
 }
 
 #[test]
@@ -95,7 +101,10 @@ fn it_can_run_again_after_it_has_cleaned_up() {
     let mut store = fresh();
     send(&mut store, GUEST, XS_RM, &format!("{DIRECTORY}\0")).unwrap();
     let transaction = begin(&mut store, GUEST);
-    assert_eq!(within(&mut store, GUEST, transaction, XS_DIRECTORY, b"xenstore-test\0"), Ok(vec![]));
+    assert_eq!(
+        within(&mut store, GUEST, transaction, XS_DIRECTORY, b"xenstore-test\0"),
+        Ok(vec![])
+    );
     let _ = within(&mut store, GUEST, transaction, XS_RM, b"xenstore-test\0");
     assert_eq!(end(&mut store, GUEST, transaction, true), Ok(()));
     renew(&mut store);

@@ -1,0 +1,200 @@
+//! What the operator asks for.
+
+use super::*;
+
+const SHUTDOWN_NODE: &str = "/local/domain/4/control/shutdown";
+
+#[test]
+fn reads_requests() {
+    let parse = |text: &str| Request::parse(text).map(|request| (request.sequence, request.command));
+    assert_eq!(
+        parse(" 7  restart disk-dom\n"),
+        Ok((7, Command::Restart("disk-dom".into())))
+    );
+    assert_eq!(
+        parse("1 shutdown"),
+        Ok((1, Command::GoDown(MachineAction::PowerOff)))
+    );
+    assert_eq!(parse("1 reboot"), Ok((1, Command::GoDown(MachineAction::Reboot))));
+    assert_eq!(parse("restart x"), Err((0, RequestError::NoSequence)));
+    assert_eq!(parse("-1 reboot"), Err((0, RequestError::NoSequence)));
+    assert_eq!(
+        parse("2 dance"),
+        Err((2, RequestError::UnknownCommand("dance".into())))
+    );
+    assert!(matches!(
+        parse("3 restart"),
+        Err((3, RequestError::Arguments(..)))
+    ));
+    assert!(matches!(
+        parse("3 restart a b"),
+        Err((3, RequestError::Arguments(..)))
+    ));
+    assert!(matches!(
+        parse("3 reboot now"),
+        Err((3, RequestError::Arguments(..)))
+    ));
+}
+
+#[test]
+fn restarts_a_driver_at_once() {
+    let mut bench = bench();
+    assert_eq!(bench.request("1 restart driver"), "1 ok driver is started");
+    assert_eq!(bench.world.take_calls(), ["destroy 3", "start 3"]);
+    // The same number is the same request.
+    bench.request("1 restart driver");
+    assert_eq!(bench.world.take_calls(), [""; 0]);
+    bench.request("2 restart driver");
+    assert_eq!(bench.world.take_calls(), ["destroy 3", "start 3"]);
+}
+
+#[test]
+fn refuses_what_it_cannot_do() {
+    let mut bench = bench();
+    assert_eq!(
+        bench.request("1 restart nobody"),
+        "1 error there is no domain \"nobody\"; there are consoledom, driver, guest"
+    );
+    assert!(
+        bench
+            .request("2 restart controldom")
+            .starts_with("2 error controldom is the supervisor")
+    );
+    assert!(
+        bench
+            .request("3 dance")
+            .starts_with("3 error \"dance\" is no command")
+    );
+    assert!(
+        bench
+            .request("nonsense")
+            .starts_with("0 error a request begins with")
+    );
+    let long = format!("4 restart {}", "é".repeat(3000));
+    assert!(bench.request(&long).starts_with("4 error") && bench.reply().len() <= 2048);
+}
+
+#[test]
+fn a_guest_is_asked_to_reboot() {
+    let mut bench = bench();
+    assert!(
+        bench
+            .request("1 restart guest")
+            .starts_with("1 ok guest is asked to reboot")
+    );
+    assert_eq!(bench.read(SHUTDOWN_NODE).as_deref(), Some("reboot"));
+    assert_eq!(bench.world.take_calls(), [""; 0]);
+    bench.end(GUEST, SHUTDOWN_reboot);
+    bench.pass(member::LEAVE_TIME * 2);
+    assert_eq!(bench.world.take_calls(), ["destroy 4", "start 4"]);
+    bench.pass(GUEST_GRACE * 2);
+    assert_eq!(bench.world.take_calls(), [""; 0]);
+}
+
+#[test]
+fn a_guest_that_powers_off_instead_is_restarted_all_the_same() {
+    let mut bench = bench();
+    bench.request("1 restart guest");
+    bench.end(GUEST, SHUTDOWN_poweroff);
+    bench.pass(member::LEAVE_TIME * 2);
+    assert!(bench.is_running(GUEST));
+}
+
+#[test]
+fn a_guest_that_does_not_follow_is_rebuilt() {
+    let mut bench = bench();
+    bench.request("1 restart guest");
+    bench.pass(GUEST_GRACE - Duration::from_secs(1));
+    assert_eq!(bench.world.take_calls(), [""; 0]);
+    bench.pass(member::LEAVE_TIME * 2);
+    assert_eq!(bench.world.take_calls(), ["destroy 4", "start 4"]);
+}
+
+#[test]
+fn shuts_down_once_the_guests_have_ended() {
+    let mut bench = bench();
+    assert_eq!(
+        bench.request("1 shutdown"),
+        "1 ok going down; waiting for guest, at most 30 s"
+    );
+    assert_eq!(bench.read(SHUTDOWN_NODE).as_deref(), Some("poweroff"));
+    assert_eq!(
+        bench.request("2 restart driver"),
+        "2 error the machine is going down"
+    );
+    assert_eq!(bench.request("3 reboot"), "3 error the machine is going down");
+    // Disks work to the last.
+    bench.end(DRIVER, SHUTDOWN_crash);
+    assert_eq!(bench.world.take_calls(), ["destroy 3", "start 3"]);
+    bench.end(GUEST, SHUTDOWN_poweroff);
+    bench.pass(member::LEAVE_TIME * 2);
+    assert_eq!(bench.world.take_calls(), ["destroy 4", "machine PowerOff"]);
+    bench.pass(GUEST_GRACE * 2);
+    assert_eq!(bench.world.take_calls(), [""; 0]);
+}
+
+#[test]
+fn a_guest_that_reboots_meanwhile_does_not_come_back() {
+    let mut bench = bench();
+    bench.request("1 reboot");
+    bench.end(GUEST, SHUTDOWN_reboot);
+    bench.pass(member::LEAVE_TIME * 2);
+    assert_eq!(bench.world.take_calls(), ["destroy 4", "machine Reboot"]);
+}
+
+#[test]
+fn a_guest_that_hangs_is_not_waited_for_longer_than_its_grace() {
+    let mut bench = bench();
+    bench.request("1 shutdown");
+    bench.pass(GUEST_GRACE - Duration::from_secs(1));
+    assert_eq!(bench.world.take_calls(), [""; 0]);
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.world.take_calls(), ["machine PowerOff"]);
+}
+
+#[test]
+fn goes_on_if_the_machine_does_not_go_down() {
+    let mut bench = bench();
+    bench.world.refuse_machine();
+    bench.end(GUEST, SHUTDOWN_poweroff);
+    bench.pass(member::LEAVE_TIME * 2);
+    bench.world.take_calls();
+    assert_eq!(
+        bench.request("1 shutdown"),
+        "1 ok going down; no guest runs, at most 30 s"
+    );
+    assert_eq!(bench.world.take_calls(), ["machine PowerOff"]);
+    assert_eq!(bench.request("2 restart driver"), "2 ok driver is started");
+}
+
+#[test]
+fn a_new_console_domain_counts_from_the_beginning() {
+    let mut bench = bench();
+    bench.request("1 restart driver");
+    bench.world.take_calls();
+    bench.end(CONSOLE, SHUTDOWN_crash);
+    assert_eq!((bench.reply(), bench.is_running(CONSOLE)), ("".into(), true));
+    bench.world.take_calls();
+    bench
+        .world
+        .send(CONSOLE, XS_WRITE, b"/atoll/operator/request\x001 restart driver");
+    bench.settle();
+    assert_eq!(bench.world.take_calls(), ["destroy 3", "start 3"]);
+    bench.world.send(CONSOLE, XS_READ, b"/atoll/operator/reply\0");
+    bench.settle();
+    assert_eq!(
+        bench.world.receive(CONSOLE)[1],
+        (XS_READ, "1 ok driver is started".into())
+    );
+}
+
+#[test]
+fn nobody_else_is_the_operator() {
+    let mut bench = bench();
+    bench
+        .world
+        .send(GUEST, XS_WRITE, b"/atoll/operator/request\x001 shutdown");
+    bench.settle();
+    assert_eq!(bench.world.receive(GUEST), [(XS_ERROR, "EACCES\0".into())]);
+    assert_eq!(bench.world.take_calls(), [""; 0]);
+}
