@@ -1,0 +1,171 @@
+//! The segment and interrupt descriptor tables. Each processor has its own segments, task state and exception stacks; the interrupt table is one for all.
+//!
+//! Non-maskable interrupts, double faults and machine checks come on stacks of their own, so that they can be reported whatever the state of the
+//! stack they interrupt.
+#![allow(unsafe_code)] // Loads descriptor tables.
+
+use alloc::alloc::{Layout, alloc_zeroed};
+use core::arch::asm;
+
+use spin::Once;
+
+use super::{
+    address_space,
+    paging::MapError,
+    traps::{self, VECTORS},
+};
+use crate::{boot::layout::STACKS, memory::PAGE_SIZE};
+
+/// Selector of the code segment.
+pub const CODE: u16 = 0x08;
+/// Selector of the data segment.
+pub const DATA: u16 = 0x10;
+/// Selector of the task state.
+pub const TASK: u16 = 0x18;
+
+/// Vectors with a stack of their own; the stack's number is the position plus one.
+const OWN_STACK: [u8; 3] = [traps::NON_MASKABLE, traps::DOUBLE_FAULT, traps::MACHINE_CHECK];
+const STACK_SIZE: u64 = 16 << 10;
+
+/// The 64-bit task state segment (AMD64 volume 2, 12.2.5).
+#[repr(C, packed(4))]
+struct TaskState {
+    reserved_1: u32,
+    privilege_stacks: [u64; 3],
+    reserved_2: u64,
+    interrupt_stacks: [u64; 7],
+    reserved_3: u64,
+    reserved_4: u16,
+    port_map: u16,
+}
+
+/// What one processor has.
+pub struct Descriptors {
+    segments: [u64; 5],
+    task: TaskState,
+}
+
+#[repr(C, packed)]
+struct Pointer {
+    limit: u16,
+    base: u64,
+}
+
+impl Descriptors {
+    /// Those of processor `index`, with mapped stacks.
+    pub fn new(index: usize) -> Result<Self, MapError> {
+        let mut interrupt_stacks = [0; 7];
+        for (number, stack) in interrupt_stacks.iter_mut().take(OWN_STACK.len()).enumerate() {
+            *stack = new_stack(index * OWN_STACK.len() + number, STACK_SIZE)?;
+        }
+        Ok(Self {
+            segments: [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0, 0],
+            task: TaskState {
+                reserved_1: 0,
+                privilege_stacks: [0; 3],
+                reserved_2: 0,
+                interrupt_stacks,
+                reserved_3: 0,
+                reserved_4: 0,
+                port_map: size_of::<TaskState>() as u16,
+            },
+        })
+    }
+}
+
+/// A mapped stack with unmapped pages around it; its top. `number` is unique.
+fn new_stack(number: usize, size: u64) -> Result<u64, MapError> {
+    const DISTANCE: u64 = 1 << 20;
+    let layout =
+        Layout::from_size_align(size as usize, PAGE_SIZE as usize).map_err(|_| MapError::OutOfMemory)?;
+    // SAFETY: the layout has a size above zero.
+    let memory = unsafe { alloc_zeroed(layout) };
+    if memory.is_null() {
+        return Err(MapError::OutOfMemory);
+    }
+    let bottom = STACKS + DISTANCE * number as u64 + PAGE_SIZE;
+    address_space::map_stack(bottom, memory, size)?;
+    Ok(bottom + size)
+}
+
+/// Loads a processor's tables and the interrupt table. `descriptors` stays where it is for good.
+pub fn load(descriptors: &'static mut Descriptors) {
+    let task = &raw const descriptors.task as u64;
+    descriptors.segments[3] = (size_of::<TaskState>() as u64 - 1)
+        | (task & 0xff_ffff) << 16
+        | 0x89 << 40 // present, available 64-bit task state
+        | (task >> 24 & 0xff) << 56;
+    descriptors.segments[4] = task >> 32;
+    let segments = Pointer {
+        limit: size_of_val(&descriptors.segments) as u16 - 1,
+        base: descriptors.segments.as_ptr() as u64,
+    };
+    let gates = gates();
+    let interrupts = Pointer {
+        limit: size_of_val(gates) as u16 - 1,
+        base: gates.as_ptr() as u64,
+    };
+    // SAFETY: the tables are valid and stay; the selectors fit them; the far return continues at the next instruction in the same flat code segment.
+    unsafe {
+        asm!(
+            "lgdt [{segments}]",
+            "lidt [{interrupts}]",
+            "push {code}",
+            "lea {scratch}, [rip + 2f]",
+            "push {scratch}",
+            "retfq",
+            "2:",
+            "mov ss, {data:x}",
+            "mov ds, {data:x}",
+            "mov es, {data:x}",
+            "mov fs, {zero:x}",
+            "mov gs, {zero:x}",
+            "ltr {task:x}",
+            segments = in(reg) &raw const segments,
+            interrupts = in(reg) &raw const interrupts,
+            code = in(reg) u64::from(CODE),
+            data = in(reg) u64::from(DATA),
+            zero = in(reg) 0_u64,
+            task = in(reg) u64::from(TASK),
+            scratch = out(reg) _,
+        );
+    }
+}
+
+/// The interrupt table: every vector leads to its stub, with interrupts off.
+fn gates() -> &'static [[u64; 2]; VECTORS] {
+    static GATES: Once<[[u64; 2]; VECTORS]> = Once::new();
+    GATES.call_once(|| {
+        core::array::from_fn(|vector| {
+            let stack = OWN_STACK
+                .iter()
+                .position(|&own| usize::from(own) == vector)
+                .map_or(0, |at| at as u64 + 1);
+            gate(traps::stub(vector), stack)
+        })
+    })
+}
+
+/// A 64-bit interrupt gate (AMD64 volume 2, 4.8.4).
+const fn gate(handler: u64, stack: u64) -> [u64; 2] {
+    let low = handler & 0xffff
+        | (CODE as u64) << 16
+        | stack << 32
+        | 0x8e << 40 // present, interrupt gate
+        | (handler >> 16 & 0xffff) << 48;
+    [low, handler >> 32]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_holds_its_handler_in_three_pieces() {
+        assert_eq!(
+            gate(0x1122_3344_5566_7788, 2),
+            [0x5566_8e02_0008_7788, 0x1122_3344]
+        );
+        assert_eq!(size_of::<TaskState>(), 104);
+    }
+}

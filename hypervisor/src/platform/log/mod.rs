@@ -1,0 +1,275 @@
+//! The log: every line goes into a ring in memory, and, as long as nobody has taken them over, to a serial port and the text screen.
+//!
+//! A line reads `[    1.234567] atoll: text`; a domain's has its name in place of `atoll`. Lines of the levels error and warning say so after the name.
+
+mod ring;
+mod screen;
+mod uart;
+
+use core::fmt::{self, Write};
+
+use log::{Level, Log, Metadata, Record};
+use spin::Mutex;
+
+use super::{mmio, time};
+use crate::boot::{Framebuffer, options::Options};
+use ring::Ring;
+use screen::Screen;
+use uart::Uart;
+
+/// Bytes of the log that are kept.
+pub const CAPACITY: usize = 256 << 10;
+
+struct Sink {
+    ring: Ring<CAPACITY>,
+    serial: Option<Uart>,
+    /// Someone else drives the serial port.
+    serial_taken: bool,
+    screen: Option<Screen>,
+}
+
+static SINK: Mutex<Sink> = Mutex::new(Sink {
+    ring: Ring::new(),
+    serial: None,
+    serial_taken: false,
+    screen: None,
+});
+
+struct Logger;
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let kind = match record.level() {
+                Level::Error => "error: ",
+                Level::Warn => "warning: ",
+                _ => "",
+            };
+            SINK.lock().lines("atoll", kind, record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The log begins, on the serial port at this I/O address if there is one.
+pub fn initialize(serial: Option<u16>) {
+    static LOGGER: Logger = Logger;
+    SINK.lock().serial = serial.and_then(Uart::new);
+    // Fails only if a logger is set already, which is this one.
+    let _ = log::set_logger(&LOGGER);
+    log::set_max_level(log::LevelFilter::Info);
+}
+
+/// Does what the command line asks for.
+pub fn configure(options: &Options) {
+    let mut sink = SINK.lock();
+    if sink.serial.as_ref().map(Uart::base) != options.serial {
+        sink.serial = options.serial.and_then(Uart::new);
+    }
+    log::set_max_level(options.level);
+}
+
+/// Shows the log on the loader's screen too, from its beginning. Pixels are not drawn.
+pub fn show_on(framebuffer: Option<&Framebuffer>) {
+    let Some(&Framebuffer::Text {
+        address,
+        columns,
+        rows,
+        pitch,
+    }) = framebuffer
+    else {
+        return;
+    };
+    let length = u64::from(pitch) * u64::from(rows);
+    let Ok(memory) = usize::try_from(length.min(1 << 20))
+        .map_err(drop)
+        .and_then(|length| mmio::map(address, length).map_err(drop))
+    else {
+        return;
+    };
+    let mut sink = SINK.lock();
+    let sink = &mut *sink;
+    sink.screen = Screen::new(memory, columns, rows, pitch);
+    if let Some(screen) = &mut sink.screen {
+        replay(&sink.ring, sink.ring.last_lines(rows as usize), |bytes| {
+            screen.write(bytes)
+        });
+    }
+}
+
+/// Whether the log goes to the serial port. It does not once a domain drives the port, and does again when that domain is gone.
+pub fn serial(enabled: bool) {
+    SINK.lock().serial_taken = !enabled;
+}
+
+/// I/O address of the serial port that the log goes to.
+pub fn serial_port() -> Option<u16> {
+    SINK.lock().serial.as_ref().map(Uart::base)
+}
+
+/// Logs text of a domain; control characters are replaced, since a terminal would obey them.
+pub fn domain_line(name: &str, text: &str) {
+    SINK.lock().lines(name, "", &Printable(text));
+}
+
+/// Copies out what follows `position` of the log (0 is its beginning): the position behind what was copied, and the number of bytes. What is no longer kept
+/// is passed over.
+pub fn read(position: u64, into: &mut [u8]) -> (u64, usize) {
+    SINK.lock().ring.read(position, into)
+}
+
+/// Position behind the last byte of the log.
+pub fn end() -> u64 {
+    SINK.lock().ring.end()
+}
+
+/// For a report while everything is broken: frees the log from whoever held it, sets the serial port up again, whoever had it, and returns the position
+/// from which the last `lines` lines can be read.
+#[cfg_attr(not(target_os = "none"), expect(dead_code))]
+#[allow(unsafe_code)]
+pub(super) fn seize(lines: usize) -> u64 {
+    if SINK.try_lock().is_none() {
+        // SAFETY: the holder is this processor (others are stopped first, when there are others), which never returns to it.
+        unsafe { SINK.force_unlock() };
+    }
+    let mut sink = SINK.lock();
+    let taken_over = sink.serial_taken;
+    sink.serial = sink.serial.take().and_then(|uart| Uart::new(uart.base()));
+    sink.serial_taken = false;
+    let from = sink.ring.last_lines(lines);
+    if taken_over {
+        // The serial line has not seen them.
+        let sink = &mut *sink;
+        if let Some(uart) = &sink.serial {
+            replay(&sink.ring, from, |bytes| {
+                uart.send(bytes);
+            });
+        }
+    }
+    from
+}
+
+fn replay(ring: &Ring<CAPACITY>, mut position: u64, mut output: impl FnMut(&[u8])) {
+    let mut piece = [0; 128];
+    loop {
+        let (next, count) = ring.read(position, &mut piece);
+        if count == 0 {
+            return;
+        }
+        output(&piece[..count]);
+        position = next;
+    }
+}
+
+impl Sink {
+    /// Writes `text` as one line or more.
+    fn lines(&mut self, name: &str, kind: &str, text: &dyn fmt::Display) {
+        let mut lines = Lines {
+            sink: self,
+            name,
+            kind,
+            open: false,
+        };
+        // The sink takes everything; only a broken Display fails.
+        let _ = write!(lines, "{text}");
+        if lines.open {
+            lines.sink.bytes(b"\n");
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.ring.push(bytes);
+        if !self.serial_taken
+            && let Some(uart) = &self.serial
+            && !uart.send(bytes)
+        {
+            self.serial = None;
+        }
+        if let Some(screen) = &mut self.screen {
+            screen.write(bytes);
+        }
+    }
+}
+
+impl fmt::Write for Sink {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.bytes(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Puts the head of a line before each line.
+struct Lines<'a> {
+    sink: &'a mut Sink,
+    name: &'a str,
+    kind: &'a str,
+    open: bool,
+}
+
+impl fmt::Write for Lines<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive('\n') {
+            if !self.open {
+                let microseconds = time::now() / 1000;
+                let (seconds, rest) = (microseconds / 1_000_000, microseconds % 1_000_000);
+                write!(self.sink, "[{seconds:5}.{rest:06}] {}: {}", self.name, self.kind)?;
+            }
+            self.sink.bytes(piece.as_bytes());
+            self.open = !piece.ends_with('\n');
+        }
+        Ok(())
+    }
+}
+
+/// Text with control characters replaced.
+struct Printable<'a>(&'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let harmful = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+        for (index, piece) in self.0.split(harmful).enumerate() {
+            if index > 0 {
+                formatter.write_str("?")?;
+            }
+            formatter.write_str(piece)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{boxed::Box, string::String};
+
+    fn logged(name: &str, kind: &str, text: &str) -> String {
+        let mut sink = Box::new(Sink {
+            ring: Ring::new(),
+            serial: None,
+            serial_taken: false,
+            screen: None,
+        });
+        sink.lines(name, kind, &Printable(text));
+        let mut bytes = [0; 400];
+        let (_, count) = sink.ring.read(0, &mut bytes);
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    }
+
+    #[test]
+    fn every_line_has_its_head_and_its_end() {
+        assert_eq!(logged("diskdom", "", "ready"), "[    0.000000] diskdom: ready\n");
+        assert_eq!(
+            logged("atoll", "error: ", "a\nb\n"),
+            "[    0.000000] atoll: error: a\n[    0.000000] atoll: error: b\n"
+        );
+        assert_eq!(
+            logged("guest", "", "\x1b[2Jhello\r\tthere é"),
+            "[    0.000000] guest: ?[2Jhello?\tthere é\n"
+        );
+    }
+}
