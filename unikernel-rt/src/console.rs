@@ -28,8 +28,23 @@ impl Console {
         &self.channel
     }
 
-    fn wait(&self) {
-        self.channel.events().wait_for(self.channel.port(), None);
+    /// Tries until something could be moved, and notifies the console domain of it.
+    fn until(&self, mut action: impl FnMut() -> Result<usize, RingError>) -> Result<usize, RingError> {
+        let events = self.channel.events();
+        let mut waited = false;
+        loop {
+            let length = action()?;
+            if length > 0 {
+                self.channel.notify();
+                if waited {
+                    // The port may have fired for the other direction as well.
+                    events.remember(self.channel.port());
+                }
+                return Ok(length);
+            }
+            events.wait_for(self.channel.port(), None);
+            waited = true;
+        }
     }
 }
 
@@ -42,14 +57,7 @@ impl Read for Console {
         if target.is_empty() {
             return Ok(0);
         }
-        loop {
-            let length = self.ring.read(target)?;
-            if length > 0 {
-                self.channel.notify();
-                return Ok(length);
-            }
-            self.wait();
-        }
+        self.until(|| self.ring.read(target))
     }
 }
 
@@ -64,14 +72,7 @@ impl Write for Console {
         if source.is_empty() {
             return Ok(0);
         }
-        loop {
-            let length = self.ring.write(source)?;
-            if length > 0 {
-                self.channel.notify();
-                return Ok(length);
-            }
-            self.wait();
-        }
+        self.until(|| self.ring.write(source))
     }
 
     fn flush(&mut self) -> Result<(), RingError> {

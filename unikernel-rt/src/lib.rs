@@ -12,14 +12,14 @@
 //! | [`ring`] | request rings of both ends, byte rings |
 //! | [`grant`] | granting, mapping, copying pages |
 //! | [`xenstore`], [`xenbus`] | finding devices, connecting to the other side |
-//! | [`pci`], [`port`], [`dma`], [`virtio`] | devices |
+//! | [`pci`], [`port`], [`dma`], [`virtio`], `virtio_pci` | devices |
 //! | [`console`] | the domain's own console as a byte stream |
 //! | [`atoll`] | the hypervisor's control interface |
 //! | `fake` | all of it without a machine, for tests (feature `fake`) |
 //!
 //! # A domain
 //!
-//! `Cargo.toml` names the crate twice, so that tests get the fakes and the image does not:
+//! `Cargo.toml` names the crate three times: only the tests get the fakes:
 //!
 //! ```toml
 //! [dependencies]

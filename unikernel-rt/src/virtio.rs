@@ -11,8 +11,9 @@ use crate::dma;
 
 /// Lets `virtio-drivers` use this domain's memory: `VirtIOBlk::<UnikernelHal, _>::new(…)`, or its queues alone.
 ///
-/// Buffers are shared where they lie. They must be in this domain's own memory: a mapped grant's pages have bus addresses of
-/// their own ([`Mapping::bus_address`](crate::grant::Mapping::bus_address)), which this interface cannot say.
+/// Buffers are shared where they lie, without a copy: in this domain's own memory, or in a page of a
+/// [`Mapping`](crate::grant::Mapping) for devices. In the latter a buffer must not cross the end of a page (split it there):
+/// that would be a fault of the driver, and panics.
 #[derive(Clone, Copy, Debug)]
 pub struct UnikernelHal;
 
@@ -48,7 +49,9 @@ unsafe impl Hal for UnikernelHal {
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, _direction: BufferDirection) -> PhysAddr {
-        dma::bus_address(buffer.cast::<u8>().as_ptr() as usize)
+        let address = buffer.cast::<u8>().as_ptr() as usize;
+        dma::bus_address_anywhere(address, buffer.len())
+            .expect("a buffer for a device lies in one granted page")
     }
 
     unsafe fn unshare(_paddr: PhysAddr, _buffer: NonNull<[u8]>, _direction: BufferDirection) {}

@@ -66,6 +66,9 @@ pub trait EventChannels: Clock {
     fn poll(&self) -> PortSet;
     /// The ports that have fired; waits for the first one, until `deadline` (then the set is empty).
     fn wait(&self, deadline: Option<Instant>) -> PortSet;
+    /// Has a port come with the next [`poll`](Self::poll) or [`wait`](Self::wait), as if it had fired: for who has waited for it
+    /// and found more than it wanted.
+    fn remember(&self, port: Port);
     /// Waits for one port and leaves what others have to say for later. Answers whether it fired before `deadline`.
     fn wait_for(&self, port: Port, deadline: Option<Instant>) -> bool;
 

@@ -312,6 +312,10 @@ impl EventChannels for XenEvents {
         }
     }
 
+    fn remember(&self, port: Port) {
+        self.fired.borrow_mut().insert(port);
+    }
+
     fn wait_for(&self, port: Port, deadline: Option<Instant>) -> bool {
         loop {
             self.scan();

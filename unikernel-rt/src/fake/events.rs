@@ -288,6 +288,10 @@ impl EventChannels for FakeEvents {
         }
     }
 
+    fn remember(&self, port: Port) {
+        self.fire(port);
+    }
+
     fn wait_for(&self, port: Port, deadline: Option<Instant>) -> bool {
         let taken = || {
             self.machine

@@ -5,6 +5,8 @@ mod control;
 mod events;
 mod grants;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use control::FakeControl;
 pub use events::FakeEvents;

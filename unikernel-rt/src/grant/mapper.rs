@@ -11,6 +11,7 @@ use xen_abi::xen::__HYPERVISOR_grant_table_op;
 
 use super::{Access, GrantError, GrantRef, MapRequest, Mapping, Window, keeper};
 use crate::DomainId;
+use crate::dma;
 use crate::hypercall::{Errno, call};
 use crate::memory::{PAGE_SIZE, SharedMemory};
 
@@ -124,10 +125,12 @@ impl Mapper {
                 ..GnttabUnmapGrantRef::default()
             })
             .collect();
-        // Places that were never filled are free again at once.
         for (place, argument) in (first..).zip(arguments) {
             if argument.status != GNTST_okay {
+                // A place that was never filled is free again at once.
                 self.window.borrow_mut().give_back(place, 1);
+            } else if argument.flags & GNTMAP_device_map != 0 {
+                dma::set_granted(argument.host_addr as usize, Some(argument.dev_bus_addr));
             }
         }
         let mapper = self.clone();
@@ -158,6 +161,7 @@ impl Mapper {
         }
         let mut window = self.window.borrow_mut();
         for handle in handles {
+            dma::set_granted(handle.host_addr as usize, None);
             if handle.status == GNTST_okay {
                 let offset = handle.host_addr - self.base.as_ptr() as u64;
                 window.give_back(offset as usize / PAGE_SIZE, 1);

@@ -11,7 +11,6 @@ pub(crate) mod xen;
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::any::Any;
 use core::fmt;
 
 use thiserror::Error;
@@ -249,9 +248,11 @@ impl Drop for GrantedPages {
     }
 }
 
+#[cfg(any(target_os = "none", test, feature = "fake"))]
 /// A keeper made of a closure that runs on drop: what implementations hang on a mapping's memory.
-pub(crate) struct OnDrop<F: FnMut()>(pub F);
+struct OnDrop<F: FnMut()>(F);
 
+#[cfg(any(target_os = "none", test, feature = "fake"))]
 impl<F: FnMut()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         (self.0)();
@@ -259,6 +260,7 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 }
 
 /// Makes a keeper of a closure.
-pub(crate) fn keeper(action: impl FnMut() + 'static) -> Rc<dyn Any> {
+#[cfg(any(target_os = "none", test, feature = "fake"))]
+pub(crate) fn keeper(action: impl FnMut() + 'static) -> Rc<dyn core::any::Any> {
     Rc::new(OnDrop(action))
 }

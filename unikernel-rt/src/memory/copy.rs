@@ -1,4 +1,4 @@
-//! The two copy routines between shared and private bytes: each shared byte is read or written exactly once.
+//! The copy routines between shared and private bytes: each shared byte is read or written exactly once.
 #![allow(unsafe_code)] // Volatile accesses by pointer, and the string instruction for long ranges.
 
 use core::arch::asm;
@@ -75,6 +75,40 @@ pub unsafe fn to_shared(source: *const u8, target: NonNull<u8>, length: usize) {
         };
         // SAFETY: `step` is at most `left`.
         (source, target) = unsafe { (source.add(step), target.add(step)) };
+        left -= step;
+    }
+}
+
+/// Copies from shared memory to shared memory.
+///
+/// # Safety
+/// `source` must be readable and `target` writable for `length` bytes, with no Rust reference to the bytes at either.
+pub unsafe fn between_shared(source: NonNull<u8>, target: NonNull<u8>, length: usize) {
+    let (mut source, mut target) = (source.as_ptr().cast_const(), target.as_ptr());
+    let mut left = length;
+    if left >= LONG {
+        // SAFETY: both ranges hold for `length` bytes by this function's contract.
+        unsafe { string_copy(source, target, left / 8) };
+        let done = left & !7;
+        // SAFETY: `done` is at most `length`.
+        (source, target) = unsafe { (source.add(done), target.add(done)) };
+        left -= done;
+    }
+    while left > 0 {
+        let step = width(source as usize | target as usize, left);
+        // SAFETY: at least `step` bytes are left on both sides, and both are aligned for the access.
+        unsafe {
+            match step {
+                8 => target
+                    .cast::<u64>()
+                    .write_volatile(source.cast::<u64>().read_volatile()),
+                4 => target
+                    .cast::<u32>()
+                    .write_volatile(source.cast::<u32>().read_volatile()),
+                _ => target.write_volatile(source.read_volatile()),
+            }
+            (source, target) = (source.add(step), target.add(step));
+        }
         left -= step;
     }
 }

@@ -211,9 +211,8 @@ impl SharedMemory {
         target.check(target_offset, length)?;
         self.for_each_chunk(offset, length, |done, source, part| {
             target.for_each_chunk(target_offset + done, part, |further, shared, length| {
-                // SAFETY: both ranges were checked above, and each stays mapped while its owner is borrowed here. The
-                // routine is defined for overlap (it moves bytes forward one after the other).
-                unsafe { copy::from_shared(source.add(further), shared.as_ptr(), length) }
+                // SAFETY: both ranges were checked above, and each stays mapped while its owner is borrowed here.
+                unsafe { copy::between_shared(source.add(further), shared, length) }
             });
         });
         Ok(())

@@ -1,7 +1,7 @@
 //! PCI: the functions that this domain was given, their registers and their interrupts.
 //!
 //! Configuration space is reached through a [`ConfigRegionAccess`] of the crate `pci_types`: the machine's is
-//! [`ConfigPorts`], tests bring their own. The hypervisor answers for assigned functions only, keeps base
+//! `ConfigPorts`, tests bring their own. The hypervisor answers for assigned functions only, keeps base
 //! addresses and MSI-X tables to itself, and lets the command register's harmless bits pass.
 
 mod bar;

@@ -72,7 +72,8 @@ macro_rules! accessors {
             }
 
             fn $write(&self, offset: usize, value: $type) {
-                // SAFETY: as for the read; what a device does with the value stays within its DMA window.
+                // SAFETY: as for the read. A device may be told to write into our memory; which addresses it is told is the
+                // driver's affair, and the IOMMU keeps it within this domain.
                 unsafe { self.at::<$type>(offset).write_volatile(value) }
             }
         )*

@@ -27,8 +27,9 @@ impl<Q: FromBytes, P: IntoBytes + Immutable> BackRing<Q, P> {
     /// Takes a ring over from its shared indices: every request that has no response yet will be seen (again). A fresh
     /// ring, whose indices are 0, is the same case.
     ///
-    /// For rings whose requests are answered in order, this is all that a rebuilt backend needs. `req_event` is set so
-    /// that the frontend will notify; call [`available`](Self::available) afterwards, since requests may wait already.
+    /// For rings whose requests are answered in order, this is all that a rebuilt backend needs. A predecessor may have died
+    /// before it notified the frontend of its last responses, or while it had asked for no notification: so notify
+    /// once, and serve the ring up to a [`final_check`](Self::final_check) without waiting for an event.
     pub fn attach(memory: SharedMemory) -> Result<Self, RingError> {
         let shape = Shape::new(memory, size_of::<Q>().max(size_of::<P>()))?;
         let start = shape.memory.load(RSP_PROD)?;

@@ -40,6 +40,18 @@ impl<Q: IntoBytes + Immutable, P: FromBytes> FrontRing<Q, P> {
         })
     }
 
+    /// Has all indices begin somewhere else than at 0, so that a test sees them wrap.
+    #[cfg(test)]
+    pub(super) fn start_at(&mut self, index: u32) {
+        for offset in [REQ_PROD, RSP_PROD] {
+            self.shape
+                .memory
+                .store(offset, index)
+                .expect("the head lies in the memory");
+        }
+        (self.req_prod, self.published, self.rsp_cons, self.rsp_prod) = (index, index, index, index);
+    }
+
     /// The number of entries.
     pub fn capacity(&self) -> u32 {
         self.shape.capacity

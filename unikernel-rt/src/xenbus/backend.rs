@@ -178,7 +178,10 @@ impl<B: Backend> BackendBus<B> {
         }
         for id in present {
             if !self.devices.contains_key(&id) {
-                self.adopt(&id)?;
+                match self.adopt(&id) {
+                    Err(error) if error.name().is_some() => log::warn!("{id}: {error}"),
+                    other => other?,
+                }
             }
             self.advance(&id)?;
         }
@@ -208,18 +211,29 @@ impl<B: Backend> BackendBus<B> {
             published: false,
         };
         if state == State::Connected {
-            match entry.device.peer_state()? {
-                State::Initialised | State::Connected => resume(&mut self.backend, &mut entry)?,
-                // The frontend left while nobody was here.
-                _ => entry.state = State::Closed,
+            // If the frontend left while nobody was here, `advance` does what follows from that.
+            if matches!(entry.device.peer_state()?, State::Initialised | State::Connected) {
+                resume(&mut self.backend, &mut entry)?;
             }
         }
         self.devices.insert(id.clone(), entry);
         Ok(())
     }
 
-    /// Compares both sides' states and takes the step that follows.
+    /// Takes the step that follows from both sides' states. What xenstore refuses in one device's name is that device's
+    /// trouble (its nodes may be vanishing right now); only a broken connection to xenstore is everybody's.
     fn advance(&mut self, id: &DeviceId) -> Result<(), StoreError> {
+        match self.step(id) {
+            Err(error) if error.name().is_some() => {
+                log::warn!("{id}: {error}");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Compares both sides' states and takes the step that follows.
+    fn step(&mut self, id: &DeviceId) -> Result<(), StoreError> {
         let Some(entry) = self.devices.get_mut(id) else {
             return Ok(());
         };
@@ -243,7 +257,7 @@ impl<B: Backend> BackendBus<B> {
                 entry.published = false;
             }
             State::Unknown => {
-                if entry.connection.is_some() {
+                if entry.state == State::Connected {
                     disconnect(&mut self.backend, entry);
                     set_state(entry, State::Closed)?;
                     entry.published = false;

@@ -64,6 +64,10 @@ impl Client {
         };
         self.send(&Message::new(kind, number, transaction.0, payload).encode(), path)?;
         let answer = self.answer(number, path)?;
+        if !self.state.borrow().events.is_empty() {
+            // They came while we waited, and took the port's firing with them.
+            self.channel.events().remember(self.channel.port());
+        }
         if answer.header.kind == XS_ERROR {
             let name = answer.strings()?.into_iter().next().unwrap_or_default();
             return Err(StoreError::refused(path, &name));

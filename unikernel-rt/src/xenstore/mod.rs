@@ -6,6 +6,8 @@
 mod client;
 mod error;
 mod ext;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use alloc::string::String;
