@@ -157,6 +157,14 @@ impl Apt {
             .collect())
     }
 
+    /// The names of the packages that start like this.
+    pub fn names(&self, start: &str) -> Result<Vec<String>> {
+        let text = command::text(self.command("apt-cache").args(["pkgnames", start]))?;
+        let mut names: Vec<String> = text.lines().map(str::to_string).collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Where Debian itself (and not its security updates, nor anyone else) is fetched from, as the system's sources say.
     pub fn mirror(&self) -> Result<Option<String>> {
         let mut command = self.command("apt-get");

@@ -1,1 +1,37 @@
 //! Whole-system tests: real images under an emulator, with stock guests.
+//!
+//! A test reads like what a person would do: it builds an [`Appliance`], boots it, waits for the operator's prompt, attaches to a
+//! guest's console and types commands. Waiting always has an end, and what was last on the console is part of every failure.
+//!
+//! ```no_run
+//! use tests::Appliance;
+//!
+//! let built = Appliance::gateway("story").build();
+//! let mut system = built.boot();
+//! let mut linux = system.guest("linux");
+//! assert!(linux.run("uname -a").contains("Linux"));
+//! ```
+
+pub mod appliance;
+pub mod clean;
+pub mod console;
+pub mod guest;
+pub mod slot;
+pub mod system;
+pub mod web;
+
+pub use appliance::{Appliance, Built};
+pub use console::Console;
+pub use guest::Guest;
+pub use system::System;
+pub use web::Web;
+
+use std::time::Duration;
+
+/// `seconds`, or more of them where `ATOLL_PATIENCE` says that this machine is slow (`2` doubles every wait).
+pub fn seconds(seconds: u64) -> Duration {
+    let patience = std::env::var("ATOLL_PATIENCE")
+        .ok()
+        .and_then(|text| text.parse::<f64>().ok());
+    Duration::from_secs(seconds).mul_f64(patience.unwrap_or(1.0).clamp(0.1, 100.0))
+}
