@@ -3,7 +3,11 @@
 //! Promise: a turn does a bounded amount of work whatever the ring holds; a domain that does not read its replies, floods,
 //! or writes nonsense into its ring stops only itself.
 
-use alloc::{collections::VecDeque, string::String, vec::Vec};
+use alloc::{
+    collections::{BTreeSet, VecDeque},
+    rc::Rc,
+    string::String,
+};
 use unikernel_rt::ring::{RingError, bytes::ByteChannel};
 use xen_abi::io::xs_wire::{
     XENSTORE_CONNECTED, XENSTORE_ERROR_COMM, XENSTORE_ERROR_NONE, XENSTORE_ERROR_PROTO,
@@ -13,7 +17,7 @@ use xen_abi::io::xs_wire::{
 
 use crate::{
     DomainId,
-    store::{Notification, Store},
+    store::{EVENT_BYTES_MAX, EVENTS_MAX, Notification, Store},
     wire::{Assembler, HEADER_LENGTH, Oversized, PAYLOAD_MAX, encode_event},
 };
 
@@ -29,11 +33,6 @@ pub trait Link {
 pub const REQUESTS_A_TURN: usize = 8;
 /// No further request is read while this many bytes wait to be sent.
 const BACKLOG_MAX: usize = 2 * (HEADER_LENGTH + PAYLOAD_MAX);
-/// Watch events that wait for a domain; more are lost.
-const EVENTS_MAX: usize = 2048;
-/// Bytes of watch events that wait for a domain; more are lost.
-const EVENT_BYTES_MAX: usize = 256 << 10;
-
 /// Lines of log that one connection may cause.
 const LOG_LINES: u8 = 8;
 
@@ -60,7 +59,7 @@ impl Fault {
 
 #[derive(Debug)]
 struct Outgoing {
-    bytes: Vec<u8>,
+    bytes: Rc<[u8]>,
     is_event: bool,
 }
 
@@ -75,7 +74,8 @@ pub struct Connection<L> {
     /// How much of the first outgoing message is in the ring.
     sent: usize,
     reply_bytes: usize,
-    events: usize,
+    /// The events of which nothing is in the ring yet.
+    waiting: BTreeSet<Rc<[u8]>>,
     event_bytes: usize,
     events_lost: bool,
     closed: bool,
@@ -95,7 +95,7 @@ impl<L: Link> Connection<L> {
             outgoing: VecDeque::new(),
             sent: 0,
             reply_bytes: 0,
-            events: 0,
+            waiting: BTreeSet::new(),
             event_bytes: 0,
             events_lost: false,
             closed: false,
@@ -142,7 +142,7 @@ impl<L: Link> Connection<L> {
                 let reply = store.handle(self.domain, &message);
                 self.reply_bytes += reply.len();
                 self.outgoing.push_back(Outgoing {
-                    bytes: reply,
+                    bytes: reply.into(),
                     is_event: false,
                 });
                 answered += 1;
@@ -158,16 +158,11 @@ impl<L: Link> Connection<L> {
         let Some(bytes) = encode_event(&notification.path, &notification.token) else {
             return;
         };
-        // The first message may be in the ring in part.
-        let waiting = self.outgoing.iter().skip(usize::from(self.sent > 0));
-        if self.closed
-            || waiting
-                .into_iter()
-                .any(|other| other.is_event && other.bytes == bytes)
-        {
+        let bytes: Rc<[u8]> = bytes.into();
+        if self.closed || self.waiting.contains(&bytes) {
             return;
         }
-        if self.events >= EVENTS_MAX || self.event_bytes + bytes.len() > EVENT_BYTES_MAX {
+        if self.waiting.len() >= EVENTS_MAX || self.event_bytes + bytes.len() > EVENT_BYTES_MAX {
             if !core::mem::replace(&mut self.events_lost, true) && self.may_log() {
                 log::warn!(
                     "{} does not read its xenstore ring: it loses watch events",
@@ -176,7 +171,7 @@ impl<L: Link> Connection<L> {
             }
             return;
         }
-        self.events += 1;
+        self.waiting.insert(bytes.clone());
         self.event_bytes += bytes.len();
         self.outgoing.push_back(Outgoing {
             bytes,
@@ -199,13 +194,15 @@ impl<L: Link> Connection<L> {
     fn write_outgoing(&mut self) -> Result<(), Fault> {
         while let Some(message) = self.outgoing.front() {
             let written = self.link.ring().write(&message.bytes[self.sent..])?;
+            if written > 0 && message.is_event {
+                self.waiting.remove(&message.bytes);
+            }
             self.must_notify |= written > 0;
             self.sent += written;
             if self.sent < message.bytes.len() {
                 return Ok(());
             }
             if message.is_event {
-                self.events -= 1;
                 self.event_bytes -= message.bytes.len();
             } else {
                 self.reply_bytes -= message.bytes.len();
@@ -252,7 +249,8 @@ impl<L: Link> Connection<L> {
         store.reset(self.domain);
         self.incoming.reset();
         self.outgoing.clear();
-        (self.sent, self.reply_bytes, self.events, self.event_bytes) = (0, 0, 0, 0);
+        self.waiting.clear();
+        (self.sent, self.reply_bytes, self.event_bytes) = (0, 0, 0);
     }
 
     fn may_log(&mut self) -> bool {

@@ -163,19 +163,19 @@ fn events_wait_once_and_not_without_bound() {
     for _ in 0..5 {
         pair.connection.deliver(&event(0));
     }
-    assert_eq!(pair.connection.events, 1);
+    assert_eq!(pair.connection.waiting.len(), 1);
     for number in 0..2 * EVENTS_MAX {
         pair.connection.deliver(&event(number));
     }
-    assert_eq!(pair.connection.events, EVENTS_MAX);
+    assert_eq!(pair.connection.waiting.len(), EVENTS_MAX);
     assert!(pair.connection.event_bytes <= EVENT_BYTES_MAX);
-    while pair.connection.events > 0 {
+    while pair.connection.event_bytes > 0 {
         pair.turn();
         pair.receive();
     }
     assert_eq!(pair.connection.event_bytes, 0);
     pair.connection.deliver(&event(0));
-    assert_eq!(pair.connection.events, 1);
+    assert_eq!(pair.connection.waiting.len(), 1);
 }
 
 #[test]
@@ -189,7 +189,10 @@ fn an_event_that_is_half_sent_does_not_swallow_the_next() {
     pair.connection.deliver(&event);
     pair.turn();
     pair.connection.deliver(&event);
-    assert_eq!(pair.connection.events, 2);
+    assert_eq!(
+        (pair.connection.waiting.len(), pair.connection.outgoing.len()),
+        (1, 2)
+    );
 }
 
 #[test]

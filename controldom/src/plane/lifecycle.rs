@@ -184,7 +184,9 @@ impl<H: Hypervisor> ControlPlane<H> {
 
     /// Ends a domain that may be running, to build it anew.
     pub(super) fn rebuild(&mut self, index: usize) {
-        self.members[index].rebuild_by = None;
+        let member = &mut self.members[index];
+        // The ring is let go before what it belongs to.
+        (member.rebuild_by, member.connection) = (None, None);
         self.destroy(index);
         self.leave(index, AfterLeaving::Restart { rest: Duration::ZERO });
     }

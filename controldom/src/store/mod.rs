@@ -21,7 +21,7 @@ pub use permissions::{Access, Caller, Permissions};
 pub use quota::{NODE_OVERHEAD, Quota, Usage, Usages};
 pub use transaction::{Transaction, Used};
 pub use tree::{Change, Happened, Node, Reach, Tree};
-pub use watch::{Notification, Special, Target, Watches};
+pub use watch::{EVENT_BYTES_MAX, EVENTS_MAX, Inbox, Notification, Special, Target, Watches};
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -43,7 +43,7 @@ pub struct Store {
     transactions: BTreeMap<(DomainId, u32), Transaction>,
     last_transaction: u32,
     introduced: BTreeSet<DomainId>,
-    notifications: Vec<Notification>,
+    inbox: Inbox,
 }
 
 impl Store {
@@ -63,7 +63,7 @@ impl Store {
             transactions: BTreeMap::new(),
             last_transaction: 0,
             introduced: BTreeSet::new(),
-            notifications: Vec::new(),
+            inbox: Inbox::default(),
         }
     }
 
@@ -79,7 +79,7 @@ impl Store {
 
     /// The watch events that wait for their domains, oldest first; the caller delivers them.
     pub fn take_notifications(&mut self) -> Vec<Notification> {
-        core::mem::take(&mut self.notifications)
+        self.inbox.take()
     }
 
     /// The value of a node, for the control plane.
@@ -126,7 +126,7 @@ impl Store {
         let notification = self
             .watches
             .add(self.control, Target::Node(path.clone()), token, false)?;
-        self.notifications.push(notification);
+        self.inbox.push(notification);
         Ok(())
     }
 
@@ -147,8 +147,7 @@ impl Store {
     pub fn forget(&mut self, domain: DomainId) {
         self.introduced.remove(&domain);
         self.reset(domain);
-        self.notifications
-            .retain(|notification| notification.domain != domain);
+        self.inbox.forget(domain);
     }
 
     /// Ends a domain's watches and transactions.
@@ -159,7 +158,7 @@ impl Store {
 
     /// Fires the watches on an announcement.
     pub fn announce(&mut self, special: Special) {
-        self.watches.announced(special, &mut self.notifications);
+        self.watches.announced(special, &mut self.inbox);
     }
 
     fn caller(&self, domain: DomainId) -> Caller {
@@ -188,8 +187,7 @@ impl Store {
                 },
             )
         };
-        self.watches
-            .matching(happened, permitted, &mut self.notifications);
+        self.watches.matching(happened, permitted, &mut self.inbox);
     }
 
     fn commit(&mut self, caller: Caller, transaction: Transaction) -> Result<(), StoreError> {

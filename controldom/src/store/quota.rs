@@ -28,8 +28,8 @@ pub struct Quota {
 impl Default for Quota {
     fn default() -> Self {
         Self {
-            nodes: 1000,
-            bytes: 256 << 10,
+            nodes: 2000,
+            bytes: 512 << 10,
             entry: 8 << 10,
             permissions: 16,
             watches: 128,

@@ -240,7 +240,7 @@ impl Store {
             return Err(StoreError::TooBig);
         }
         let first = self.watches.add(caller.domain, target, token, relative)?;
-        self.notifications.push(first);
+        self.inbox.push(first);
         done()
     }
 

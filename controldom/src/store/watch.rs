@@ -55,6 +55,47 @@ pub struct Notification {
     pub token: Rc<[u8]>,
 }
 
+/// Watch events that may wait for one domain, here and in its connection; more are lost.
+pub const EVENTS_MAX: usize = 2048;
+/// Bytes of watch events that may wait for one domain, here and in its connection; more are lost.
+pub const EVENT_BYTES_MAX: usize = 256 << 10;
+
+/// The events that wait for their domains. One commit may cause a hundred thousand; what a domain may have is bounded before they
+/// are made.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    waiting: Vec<Notification>,
+    backlog: BTreeMap<DomainId, (usize, usize)>,
+}
+
+impl Inbox {
+    /// Adds an event, unless too much waits for its domain.
+    pub fn push(&mut self, notification: Notification) {
+        let (events, bytes) = self.backlog.entry(notification.domain).or_default();
+        *events += 1;
+        *bytes += notification.path.len() + notification.token.len();
+        self.waiting.push(notification);
+    }
+
+    /// Whether no further event is taken for a domain.
+    fn is_full(&self, domain: DomainId) -> bool {
+        let full = |(events, bytes): &(usize, usize)| *events >= EVENTS_MAX || *bytes >= EVENT_BYTES_MAX;
+        self.backlog.get(&domain).is_some_and(full)
+    }
+
+    /// All of them, oldest first.
+    pub fn take(&mut self) -> Vec<Notification> {
+        self.backlog.clear();
+        core::mem::take(&mut self.waiting)
+    }
+
+    /// Drops those of a domain.
+    pub fn forget(&mut self, domain: DomainId) {
+        self.backlog.remove(&domain);
+        self.waiting.retain(|notification| notification.domain != domain);
+    }
+}
+
 #[derive(Debug)]
 struct Watch {
     domain: DomainId,
@@ -153,15 +194,15 @@ impl Watches {
         &self,
         happened: &Happened,
         permitted: impl Fn(DomainId, &[Rc<super::Permissions>]) -> bool,
-        notifications: &mut Vec<Notification>,
+        inbox: &mut Inbox,
     ) {
         let path = &happened.path;
         let depth = path.parts().count();
         for count in 0..=depth {
             let above = Target::Node(path.prefix(count));
             for watch in self.by_target.get(&above).into_iter().flatten() {
-                if permitted(watch.domain, &happened.readers) {
-                    notifications.push(watch.notification(path));
+                if !inbox.is_full(watch.domain) && permitted(watch.domain, &happened.readers) {
+                    inbox.push(watch.notification(path));
                 }
             }
         }
@@ -186,21 +227,24 @@ impl Watches {
                 .chain(parent)
                 .map(|node| node.permissions.clone())
                 .collect();
-            for watch in watches.iter().filter(|watch| permitted(watch.domain, &readers)) {
-                notifications.push(watch.notification(target));
+            for watch in watches {
+                if inbox.is_full(watch.domain) || !permitted(watch.domain, &readers) {
+                    continue;
+                }
+                inbox.push(watch.notification(target));
             }
         }
     }
 
     /// Who hears of an announcement.
-    pub fn announced(&self, special: Special, notifications: &mut Vec<Notification>) {
+    pub fn announced(&self, special: Special, inbox: &mut Inbox) {
         for watch in self
             .by_target
             .get(&Target::Special(special))
             .into_iter()
             .flatten()
         {
-            notifications.push(Notification {
+            inbox.push(Notification {
                 domain: watch.domain,
                 path: special.name().into(),
                 token: watch.token.clone(),

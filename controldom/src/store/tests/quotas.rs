@@ -152,3 +152,24 @@ fn a_commit_that_runs_out_of_quota_changes_nothing() {
     assert_eq!(send(&mut store, GUEST, XS_DIRECTORY, "data\0"), Ok("x\0".into()));
     assert_eq!(*store.tree().usages(), before);
 }
+
+#[test]
+fn what_one_commit_announces() {
+    let mut store = store();
+    for token in 0..128 {
+        assert_eq!(
+            send(&mut store, GUEST, XS_WATCH, &format!("data\0{token}\0")),
+            ok()
+        );
+    }
+    store.take_notifications();
+    let transaction = begin(&mut store, GUEST);
+    for number in 0..500 {
+        let payload = format!("data/{number}\0");
+        within(&mut store, GUEST, transaction, XS_WRITE, payload.as_bytes()).unwrap();
+    }
+    assert_eq!(end(&mut store, GUEST, transaction, true), Ok(()));
+    assert_eq!(store.take_notifications().len(), EVENTS_MAX);
+    send(&mut store, GUEST, XS_WRITE, "data/1\0").unwrap();
+    assert_eq!(store.take_notifications().len(), 128);
+}
