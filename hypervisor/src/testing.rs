@@ -210,6 +210,7 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
         vcpus,
         contiguous_base: None,
         pages: RAM_PAGES,
+        calls: Default::default(),
         watchdogs: [0; 2],
     });
 }

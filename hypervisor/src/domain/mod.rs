@@ -85,6 +85,8 @@ pub struct Body {
     pub contiguous_base: Option<MachineAddress>,
     /// Frames that it owns.
     pub pages: u64,
+    /// What hypercalls remember of it.
+    pub calls: crate::hypercall::DomainCalls,
     /// What its first watchdogs (SCHEDOP_watchdog) expire at, in nanoseconds of the machine's clock; 0 is free.
     pub watchdogs: [u64; 2],
 }

@@ -408,7 +408,7 @@ impl GrantTable {
     }
 
     /// A frame of this domain got mapped once more by somebody.
-    pub(super) fn pin(&mut self, frame: Frame) {
+    pub(crate) fn pin(&mut self, frame: Frame) {
         *self.pinned.entry(frame).or_default() += 1;
     }
 

@@ -1,0 +1,176 @@
+//! Atoll's own operations (`xen_abi::atoll`), for the domains to which the manifest gives their capabilities.
+
+use manifest::Capabilities;
+use xen_abi::{
+    atoll::*,
+    hvm::params::{
+        HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN,
+    },
+};
+
+use super::{
+    Answer, Call, Result,
+    context::{named, read, write, write_bytes},
+    lifecycle::{Lifecycle, Progress},
+    machine,
+};
+use crate::{
+    Hypervisor,
+    domain::{DomainId, State, VcpuId},
+    errno::Errno,
+    memory::PAGE_SIZE,
+};
+
+/// Bytes of the log that are read in one piece of work; a reader asks again for more.
+const LOG_PIECE: u64 = 8 * 1024;
+const LOG_BUFFER: usize = 512;
+
+pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) -> Result {
+    let [operation, at, ..] = call.arguments;
+    let needs = |wanted: fn(&Capabilities) -> bool| {
+        let domain = hv.domain(caller.domain);
+        if domain.is_some_and(|domain| wanted(&domain.spec.capabilities)) {
+            Ok(())
+        } else {
+            Err(Errno::PERM)
+        }
+    };
+    match operation {
+        ATOLLOP_DOMAIN_INFO => {
+            let mut info: DomainInfo = read(hv, caller, at)?;
+            let domain = named(caller, info.domain);
+            if domain != caller.domain {
+                needs(|capabilities| capabilities.observe)?;
+            }
+            domain_info(hv, domain, &mut info)?;
+            write(hv, caller, at, &info)?;
+            Ok(Answer::OK)
+        }
+        ATOLLOP_DOMAIN_START => {
+            needs(|capabilities| capabilities.control)?;
+            let request: DomainReference = read(hv, caller, at)?;
+            match hv.start_domain(existing(hv, request.domain)?)? {
+                Progress::Done => Ok(Answer::OK),
+                Progress::Again => Ok(Answer::Again),
+            }
+        }
+        ATOLLOP_DOMAIN_DESTROY => {
+            needs(|capabilities| capabilities.control)?;
+            let request: DomainReference = read(hv, caller, at)?;
+            let domain = existing(hv, request.domain)?;
+            hv.destroy_domain(domain);
+            Ok(if domain == caller.domain {
+                Answer::Stopped
+            } else {
+                Answer::OK
+            })
+        }
+        ATOLLOP_MACHINE_CONTROL => {
+            needs(|capabilities| capabilities.control)?;
+            let request: MachineControl = read(hv, caller, at)?;
+            match request.action {
+                MACHINE_POWER_OFF => machine::power_off(),
+                MACHINE_REBOOT => machine::reboot(),
+                _ => return Err(Errno::INVAL),
+            }
+            Ok(Answer::OK)
+        }
+        ATOLLOP_LOG_READ => {
+            needs(|capabilities| capabilities.console_log)?;
+            let mut request: LogRead = read(hv, caller, at)?;
+            read_log(hv, caller, &mut request)?;
+            write(hv, caller, at, &request)?;
+            Ok(Answer::OK)
+        }
+        ATOLLOP_DMA_WINDOW => {
+            let base = hv
+                .body(caller.domain)
+                .and_then(|body| body.contiguous_base)
+                .ok_or(Errno::NODEV)?;
+            write(hv, caller, at, &DmaWindow { offset: base.0 })?;
+            Ok(Answer::OK)
+        }
+        ATOLLOP_MACHINE_INFO => {
+            needs(|capabilities| capabilities.observe)?;
+            write(hv, caller, at, &machine_info(hv))?;
+            Ok(Answer::OK)
+        }
+        _ => Err(Errno::NOSYS),
+    }
+}
+
+/// A domain of the manifest.
+fn existing(hv: &Hypervisor, id: u16) -> Result<DomainId> {
+    hv.domain(DomainId(id)).map(|domain| domain.id).ok_or(Errno::SRCH)
+}
+
+fn domain_info(hv: &Hypervisor, id: DomainId, info: &mut DomainInfo) -> Result<()> {
+    let domain = hv.domain(id).ok_or(Errno::SRCH)?;
+    *info = DomainInfo {
+        domain: id.0,
+        generation: domain.generation,
+        vcpus: domain.spec.vcpus,
+        ..Default::default()
+    };
+    (info.state, info.shutdown_reason) = match domain.state {
+        State::Absent => (DOMAIN_STATE_ABSENT, 0),
+        State::Building => (DOMAIN_STATE_BUILDING, 0),
+        State::Running => (DOMAIN_STATE_RUNNING, 0),
+        State::Stopped { reason } => (DOMAIN_STATE_STOPPED, reason),
+        State::Failed => (DOMAIN_STATE_FAILED, 0),
+    };
+    let name = domain.spec.name.as_bytes();
+    let length = name.len().min(NAME_LENGTH - 1);
+    info.name[..length].copy_from_slice(&name[..length]);
+    if let Some(body) = &domain.body {
+        let parameter = |index: u32| body.parameters[index as usize];
+        info.store_frame = parameter(HVM_PARAM_STORE_PFN);
+        info.console_frame = parameter(HVM_PARAM_CONSOLE_PFN);
+        info.store_port = parameter(HVM_PARAM_STORE_EVTCHN) as u32;
+        info.console_port = parameter(HVM_PARAM_CONSOLE_EVTCHN) as u32;
+        info.memory_pages = body.pages;
+        let now = machine::now();
+        for vcpu in &body.vcpus {
+            let running = vcpu.runstate.current == 0;
+            info.cpu_time += vcpu.runstate.total[0]
+                + if running {
+                    now.saturating_sub(vcpu.runstate.since)
+                } else {
+                    0
+                };
+            info.exits += vcpu.exits;
+        }
+    }
+    Ok(())
+}
+
+fn read_log(hv: &Hypervisor, caller: VcpuId, request: &mut LogRead) -> Result<()> {
+    let wanted = request.length.min(LOG_PIECE);
+    let mut done = 0;
+    let mut buffer = [0; LOG_BUFFER];
+    while done < wanted {
+        let piece = &mut buffer[..LOG_BUFFER.min((wanted - done) as usize)];
+        let (position, length) = machine::read_log(request.position, piece);
+        let at = request.buffer.checked_add(done).ok_or(Errno::FAULT)?;
+        write_bytes(hv, caller, at, &piece[..length])?;
+        request.position = position;
+        done += length as u64;
+        if length == 0 {
+            break;
+        }
+    }
+    request.length = done;
+    Ok(())
+}
+
+fn machine_info(hv: &Hypervisor) -> MachineInfo {
+    MachineInfo {
+        total_pages: hv.frames.total_pages(),
+        free_pages: hv.frames.free_pages(),
+        bundle_pages: (hv.bundle.len() as u64).div_ceil(PAGE_SIZE),
+        uptime: machine::now(),
+        tsc_khz: machine::tsc_khz(),
+        cpus: 1,
+        ..Default::default()
+    }
+}

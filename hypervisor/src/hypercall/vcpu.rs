@@ -1,0 +1,285 @@
+//! `HYPERVISOR_vcpu_op` (`vcpu.h`), with the older `set_timer_op` and `vm_assist`: bringing vCPUs up and down, their timers, and the areas in the guest's
+//! memory that the hypervisor keeps up to date for them.
+
+use xen_abi::{
+    hvm::hvm_vcpu::*,
+    sched::SHUTDOWN_poweroff,
+    vcpu::*,
+    xen::{VMASST_CMD_disable, VMASST_CMD_enable, VMASST_TYPE_runstate_update_flag, VcpuInfo, VcpuTimeInfo},
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::{
+    Answer, Call, Result,
+    context::{VcpuCalls, read, space, write},
+    machine, sched,
+};
+use crate::{
+    Hypervisor,
+    domain::{Vcpu, VcpuId, VcpuStatus},
+    errno::Errno,
+    event,
+    memory::{GuestAddress, MachineAddress, PAGE_SIZE, PageKind, walk::GuestPointer},
+    virt::Injection,
+};
+
+/// The shortest period of a timer, in nanoseconds.
+const MIN_PERIOD: u64 = 1_000_000;
+const EFER_LONG_MODE: u64 = 1 << 8;
+const CR0_PAGING: u64 = 1 << 31;
+const CR4_PAE: u64 = 1 << 5;
+
+pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) -> Result {
+    let [operation, index, at, ..] = call.arguments;
+    let index = u32::try_from(index).map_err(|_| Errno::NOENT)?;
+    let id = VcpuId {
+        domain: caller.domain,
+        index,
+    };
+    let vcpu = hv.vcpu_mut(id).ok_or(Errno::NOENT)?;
+    let offline = vcpu.status == VcpuStatus::Offline;
+    match operation {
+        VCPUOP_initialise => initialise(hv, caller, id, at),
+        VCPUOP_up => {
+            if !calls(hv, id)?.initialised {
+                return Err(Errno::INVAL);
+            }
+            if offline {
+                hv.vcpu_mut(id).ok_or(Errno::NOENT)?.status = VcpuStatus::Runnable;
+            }
+            Ok(Answer::OK)
+        }
+        VCPUOP_down => down(hv, caller, id),
+        VCPUOP_is_up => Ok(Answer::Done(i64::from(!offline))),
+        VCPUOP_get_runstate_info => {
+            let info = runstate_info(vcpu, machine::now());
+            write(hv, caller, at, &info)?;
+            Ok(Answer::OK)
+        }
+        VCPUOP_register_runstate_memory_area => {
+            let area: VcpuRegisterRunstateMemoryArea = read(hv, caller, at)?;
+            let info = runstate_info(hv.vcpu(id).ok_or(Errno::NOENT)?, machine::now());
+            if area.addr != 0 {
+                write(hv, caller, area.addr, &info)?;
+            }
+            hv.vcpu_mut(id).ok_or(Errno::NOENT)?.runstate_area = (area.addr != 0).then_some(area.addr);
+            Ok(Answer::OK)
+        }
+        VCPUOP_register_vcpu_time_memory_area => {
+            let area: VcpuRegisterTimeMemoryArea = read(hv, caller, at)?;
+            calls(hv, id)?.time_area = (area.addr != 0).then_some(area.addr);
+            update_time_area(hv, id);
+            Ok(Answer::OK)
+        }
+        VCPUOP_set_periodic_timer => {
+            let request: VcpuSetPeriodicTimer = read(hv, caller, at)?;
+            if request.period_ns < MIN_PERIOD || request.period_ns > i64::MAX as u64 {
+                return Err(Errno::INVAL);
+            }
+            let next = machine::now().saturating_add(request.period_ns);
+            hv.vcpu_mut(id).ok_or(Errno::NOENT)?.periodic = Some((request.period_ns, next));
+            Ok(Answer::OK)
+        }
+        VCPUOP_stop_periodic_timer => {
+            vcpu.periodic = None;
+            Ok(Answer::OK)
+        }
+        VCPUOP_set_singleshot_timer => {
+            only_caller(caller, id)?;
+            let request: VcpuSetSingleshotTimer = read(hv, caller, at)?;
+            if request.flags & VCPU_SSHOTTMR_future != 0 && request.timeout_abs_ns < machine::now() {
+                return Err(Errno::TIME);
+            }
+            hv.vcpu_mut(id).ok_or(Errno::NOENT)?.oneshot = Some(request.timeout_abs_ns);
+            Ok(Answer::OK)
+        }
+        VCPUOP_stop_singleshot_timer => {
+            only_caller(caller, id)?;
+            vcpu.oneshot = None;
+            Ok(Answer::OK)
+        }
+        VCPUOP_register_vcpu_info => register_info(hv, caller, id, at),
+        VCPUOP_send_nmi => {
+            if vcpu.processor.injection_pending() {
+                return Err(Errno::BUSY);
+            }
+            vcpu.processor.inject(Injection::NonMaskableInterrupt);
+            hv.wake(id);
+            Ok(Answer::OK)
+        }
+        VCPUOP_get_physid => Err(Errno::INVAL), // No vCPU is pinned for good.
+        _ => Err(Errno::NOSYS),
+    }
+}
+
+fn calls(hv: &mut Hypervisor, id: VcpuId) -> Result<&mut VcpuCalls> {
+    Ok(hv.body_mut(id.domain).ok_or(Errno::SRCH)?.calls.vcpu(id.index))
+}
+
+fn only_caller(caller: VcpuId, id: VcpuId) -> Result<()> {
+    if caller == id { Ok(()) } else { Err(Errno::INVAL) }
+}
+
+/// `HYPERVISOR_set_timer_op`: the same timer as the one-shot one; 0 stops it.
+pub(super) fn set_timer(hv: &mut Hypervisor, caller: VcpuId, deadline: u64) -> Result {
+    hv.vcpu_mut(caller).ok_or(Errno::SRCH)?.oneshot = (deadline != 0).then_some(deadline);
+    Ok(Answer::OK)
+}
+
+/// `HYPERVISOR_vm_assist`: the one assistance that is for such guests.
+pub(super) fn assist(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) -> Result {
+    let [command, kind, ..] = call.arguments;
+    let on = match command {
+        VMASST_CMD_enable => true,
+        VMASST_CMD_disable => false,
+        _ => return Err(Errno::NOSYS),
+    };
+    if kind != VMASST_TYPE_runstate_update_flag {
+        return Err(Errno::INVAL);
+    }
+    hv.body_mut(caller.domain)
+        .ok_or(Errno::SRCH)?
+        .calls
+        .mark_runstate_updates = on;
+    Ok(Answer::OK)
+}
+
+/// Gives a vCPU that is down the registers that it starts with: 64-bit ones, as kernels that can make this call have them.
+fn initialise(hv: &mut Hypervisor, caller: VcpuId, id: VcpuId, at: u64) -> Result {
+    let context: VcpuHvmContext = read(hv, caller, at)?;
+    let initialised = calls(hv, id)?.initialised;
+    let vcpu = hv.vcpu_mut(id).ok_or(Errno::NOENT)?;
+    if vcpu.status != VcpuStatus::Offline || initialised {
+        return Err(Errno::EXIST);
+    }
+    let state = match context.mode {
+        VCPU_HVM_MODE_64B => context.x86_64(),
+        VCPU_HVM_MODE_32B => return Err(Errno::NOTSUP),
+        _ => return Err(Errno::INVAL),
+    };
+    if state.efer & EFER_LONG_MODE == 0 || state.cr0 & CR0_PAGING == 0 || state.cr4 & CR4_PAE == 0 {
+        return Err(Errno::INVAL);
+    }
+    let registers = &mut vcpu.registers;
+    vcpu.processor
+        .enter_long_mode(registers, state.rip, state.rsp, state.cr3);
+    (registers.rax, registers.rbx, registers.rcx, registers.rdx) =
+        (state.rax, state.rbx, state.rcx, state.rdx);
+    (registers.rbp, registers.rsi, registers.rdi) = (state.rbp, state.rsi, state.rdi);
+    calls(hv, id)?.initialised = true;
+    Ok(Answer::OK)
+}
+
+/// Takes a vCPU down; with its last one a domain is off.
+fn down(hv: &mut Hypervisor, caller: VcpuId, id: VcpuId) -> Result {
+    let body = hv.body(id.domain).ok_or(Errno::SRCH)?;
+    if body
+        .vcpus
+        .iter()
+        .all(|vcpu| vcpu.id == id || vcpu.status == VcpuStatus::Offline)
+    {
+        sched::shut_down(hv, id.domain, SHUTDOWN_poweroff)?;
+        return Ok(Answer::Stopped);
+    }
+    // It comes up again where it left off, with this call done.
+    calls(hv, id)?.initialised = true;
+    let vcpu = hv.vcpu_mut(id).ok_or(Errno::NOENT)?;
+    vcpu.status = VcpuStatus::Offline;
+    if id != caller {
+        return Ok(Answer::OK);
+    }
+    vcpu.registers.rax = 0;
+    let Vcpu {
+        processor, registers, ..
+    } = vcpu;
+    processor.skip_instruction(registers);
+    Ok(Answer::Stopped)
+}
+
+/// Moves a vCPU's `vcpu_info` to a page of the domain's own, once.
+fn register_info(hv: &mut Hypervisor, caller: VcpuId, id: VcpuId, at: u64) -> Result {
+    let request: VcpuRegisterVcpuInfo = read(hv, caller, at)?;
+    let (offset, size) = (u64::from(request.offset), size_of::<VcpuInfo>() as u64);
+    if offset + size > PAGE_SIZE || !offset.is_multiple_of(8) || request.mfn > u64::MAX / PAGE_SIZE {
+        return Err(Errno::INVAL);
+    }
+    let memory = hv.memory;
+    let body = hv.body_mut(id.domain).ok_or(Errno::SRCH)?;
+    let vcpu = body.vcpus.get_mut(id.index as usize).ok_or(Errno::NOENT)?;
+    if body.calls.vcpu(id.index).has_own_info || id != caller && vcpu.status != VcpuStatus::Offline {
+        return Err(Errno::INVAL);
+    }
+    let mapping = body
+        .p2m
+        .translate(&memory, GuestAddress::of_frame(request.mfn))
+        .ok_or(Errno::INVAL)?;
+    if mapping.kind != PageKind::Ram || !mapping.writable {
+        return Err(Errno::INVAL);
+    }
+    body.calls.vcpu(id.index).has_own_info = true;
+    // The hypervisor writes there from now on, so the page must stay.
+    body.grants.pin(mapping.machine);
+    event::move_vcpu_info(hv, id, MachineAddress(mapping.machine.address().0 + offset))?;
+    Ok(Answer::OK)
+}
+
+/// A vCPU's runstate as its guest is told.
+fn runstate_info(vcpu: &Vcpu, now: u64) -> VcpuRunstateInfo {
+    let runstate = vcpu.runstate;
+    let mut time = runstate.total;
+    if let Some(current) = time.get_mut(runstate.current as usize) {
+        *current += now.saturating_sub(runstate.since);
+    }
+    VcpuRunstateInfo {
+        state: runstate.current as i32,
+        _pad0: [0; 4],
+        state_entry_time: runstate.since,
+        time,
+    }
+}
+
+/// Writes a vCPU's runstate to the area that it registered, if it did. An area that cannot be written keeps what it says.
+pub fn update_runstate_area(hv: &Hypervisor, id: VcpuId) {
+    let Some(body) = hv.body(id.domain) else { return };
+    let Some(vcpu) = body.vcpus.get(id.index as usize) else {
+        return;
+    };
+    let (Some(area), Ok(space)) = (vcpu.runstate_area, space(hv, id)) else {
+        return;
+    };
+    let mut info = runstate_info(vcpu, machine::now());
+    let entered = area + core::mem::offset_of!(VcpuRunstateInfo, state_entry_time) as u64;
+    let mark = |value: u64| space.write(GuestPointer::new(entered), &value);
+    if body.calls.mark_runstate_updates {
+        let entry_time = info.state_entry_time;
+        info.state_entry_time |= XEN_RUNSTATE_UPDATE;
+        let _ = mark(info.state_entry_time);
+        let _ = space.write(GuestPointer::new(area), &info);
+        let _ = mark(entry_time);
+    } else {
+        let _ = space.write(GuestPointer::new(area), &info);
+    }
+}
+
+/// Copies a vCPU's clock from its `vcpu_info` to the area that it registered for user mode, if it did.
+pub fn update_time_area(hv: &Hypervisor, id: VcpuId) {
+    let Some(body) = hv.body(id.domain) else { return };
+    let Some(vcpu) = body.vcpus.get(id.index as usize) else {
+        return;
+    };
+    let (Some(area), Ok(space)) = (body.calls.time_area(id.index), space(hv, id)) else {
+        return;
+    };
+    let mut time = VcpuTimeInfo::new_zeroed();
+    let from = vcpu.vcpu_info.0 + core::mem::offset_of!(VcpuInfo, time) as u64;
+    hv.memory.read(MachineAddress(from), time.as_mut_bytes());
+    let done = time.version;
+    // Odd while the rest changes: `version` is the first field, and each write is whole before the next.
+    time.version = done.wrapping_sub(1) | 1;
+    if space.write(GuestPointer::new(area), &time.version).is_ok() {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        let _ = space.write(GuestPointer::new(area), &time);
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        let _ = space.write(GuestPointer::new(area), &done);
+    }
+}
