@@ -33,12 +33,11 @@ pub fn programs(
     for name in names {
         command.args(["--package", name, "--bin", name]);
     }
-    // Cargo has a progress bar of its own.
-    if progress.is_shown() {
-        command::run_visibly(command.stdin(Stdio::null()))?;
-    } else {
-        command::run(&mut command)?;
+    // Cargo has a progress bar of its own; without a terminal it says only what is wrong.
+    if !progress.is_shown() {
+        command.arg("--quiet");
     }
+    command::run_visibly(command.stdin(Stdio::null()))?;
     let folder = workspace.target().join(TARGET).join("release");
     let read = |name: &&str| {
         let bytes = files::read(&folder.join(name))?;
