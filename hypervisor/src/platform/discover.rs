@@ -144,7 +144,7 @@ fn report(machine: &Machine) {
         free >> 20
     );
     for region in &machine.free {
-        ::log::debug!("free: {:#x} … {:#x}", region.start.0, region.end.0);
+        ::log::debug!("free: {:#x} to {:#x}", region.start.0, region.end.0);
     }
     let usable = machine
         .processors

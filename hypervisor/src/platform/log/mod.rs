@@ -2,6 +2,7 @@
 //!
 //! A line reads `[    1.234567] atoll: text`; a domain's has its name in place of `atoll`. Lines of the levels error and warning say so after the name.
 
+mod font;
 mod ring;
 mod screen;
 mod uart;
@@ -11,10 +12,10 @@ use core::fmt::{self, Write};
 use log::{Level, Log, Metadata, Record};
 use spin::Mutex;
 
-use super::{mmio, time};
+use super::time;
 use crate::boot::{Framebuffer, options::Options};
 use ring::Ring;
-use screen::Screen;
+use screen::{Painter, Screen};
 use uart::Uart;
 
 /// Bytes of the log that are kept.
@@ -25,7 +26,9 @@ struct Sink {
     serial: Option<Uart>,
     /// Someone else drives the serial port.
     serial_taken: bool,
-    screen: Option<Screen>,
+    screen: Option<Screen<Painter>>,
+    /// Someone else drives the screen.
+    screen_taken: bool,
 }
 
 static SINK: Mutex<Sink> = Mutex::new(Sink {
@@ -33,6 +36,7 @@ static SINK: Mutex<Sink> = Mutex::new(Sink {
     serial: None,
     serial_taken: false,
     screen: None,
+    screen_taken: false,
 });
 
 struct Logger;
@@ -74,37 +78,26 @@ pub fn configure(options: &Options) {
     log::set_max_level(options.level);
 }
 
-/// Shows the log on the loader's screen too, from its beginning. Pixels are not drawn.
+/// Shows the log on the loader's screen too, beginning with what there is of it.
 pub fn show_on(framebuffer: Option<&Framebuffer>) {
-    let Some(&Framebuffer::Text {
-        address,
-        columns,
-        rows,
-        pitch,
-    }) = framebuffer
-    else {
+    let Some(screen) = framebuffer.and_then(Painter::new).and_then(Screen::new) else {
         return;
     };
-    let length = u64::from(pitch) * u64::from(rows);
-    let Ok(memory) = usize::try_from(length.min(1 << 20))
-        .map_err(drop)
-        .and_then(|length| mmio::map(address, length).map_err(drop))
-    else {
-        return;
-    };
-    let mut sink = SINK.lock();
-    let sink = &mut *sink;
-    sink.screen = Screen::new(memory, columns, rows, pitch);
-    if let Some(screen) = &mut sink.screen {
-        replay(&sink.ring, sink.ring.last_lines(rows as usize), |bytes| {
-            screen.write(bytes)
-        });
-    }
+    let sink = &mut *SINK.lock();
+    let screen = sink.screen.insert(screen);
+    replay(&sink.ring, sink.ring.last_lines(screen.rows()), |bytes| {
+        screen.write(bytes)
+    });
 }
 
 /// Whether the log goes to the serial port. It does not once a domain drives the port, and does again when that domain is gone.
 pub fn serial(enabled: bool) {
     SINK.lock().serial_taken = !enabled;
+}
+
+/// Whether the log goes to the screen; as [`serial`].
+pub fn screen(enabled: bool) {
+    SINK.lock().screen_taken = !enabled;
 }
 
 /// I/O address of the serial port that the log goes to.
@@ -128,30 +121,29 @@ pub fn end() -> u64 {
     SINK.lock().ring.end()
 }
 
-/// For a report while everything is broken: frees the log from whoever held it, sets the serial port up again, whoever had it, and returns the position
-/// from which the last `lines` lines can be read.
+/// For a report while everything is broken: frees the log from whoever held it, takes serial port and screen back from whoever had them, and shows the last
+/// `lines` lines where they have not been seen.
 #[cfg_attr(not(target_os = "none"), expect(dead_code))]
 #[allow(unsafe_code)]
-pub(super) fn seize(lines: usize) -> u64 {
+pub(super) fn seize(lines: usize) {
     if SINK.try_lock().is_none() {
         // SAFETY: the holder is this processor (others are stopped first, when there are others), which never returns to it.
         unsafe { SINK.force_unlock() };
     }
-    let mut sink = SINK.lock();
-    let taken_over = sink.serial_taken;
-    sink.serial = sink.serial.take().and_then(|uart| Uart::new(uart.base()));
-    sink.serial_taken = false;
+    let sink = &mut *SINK.lock();
     let from = sink.ring.last_lines(lines);
-    if taken_over {
-        // The serial line has not seen them.
-        let sink = &mut *sink;
-        if let Some(uart) = &sink.serial {
-            replay(&sink.ring, from, |bytes| {
-                uart.send(bytes);
-            });
-        }
+    sink.serial = sink.serial.take().and_then(|uart| Uart::new(uart.base()));
+    if let Some(uart) = sink.serial.as_ref().filter(|_| sink.serial_taken) {
+        replay(&sink.ring, from, |bytes| {
+            uart.send(bytes);
+        });
     }
-    from
+    if let Some(screen) = sink.screen.as_mut().filter(|_| sink.screen_taken) {
+        screen.clear();
+        replay(&sink.ring, from, |bytes| screen.write(bytes));
+    }
+    sink.serial_taken = false;
+    sink.screen_taken = false;
 }
 
 fn replay(ring: &Ring<CAPACITY>, mut position: u64, mut output: impl FnMut(&[u8])) {
@@ -190,7 +182,9 @@ impl Sink {
         {
             self.serial = None;
         }
-        if let Some(screen) = &mut self.screen {
+        if !self.screen_taken
+            && let Some(screen) = &mut self.screen
+        {
             screen.write(bytes);
         }
     }
@@ -253,6 +247,7 @@ mod tests {
             serial: None,
             serial_taken: false,
             screen: None,
+            screen_taken: false,
         });
         sink.lines(name, kind, &Printable(text));
         let mut bytes = [0; 400];
