@@ -46,6 +46,23 @@ pub fn programs(
     names.iter().map(read).collect()
 }
 
+/// Arguments that make cargo build for the bare machine, whose libraries are there afterwards.
+pub fn for_target(
+    workspace: &Workspace,
+    libraries: target_libraries::Choice,
+    progress: Progress,
+) -> Result<Vec<String>> {
+    let mut arguments = vec!["--target".to_string(), TARGET.to_string()];
+    if let Some(sysroot) = target_libraries::ensure(workspace, libraries, progress)? {
+        let flags = format!("[\"--sysroot\", \"{}\"]", sysroot.display());
+        arguments.extend([
+            "--config".to_string(),
+            format!("target.{TARGET}.rustflags={flags}"),
+        ]);
+    }
+    Ok(arguments)
+}
+
 /// Cargo, without what this process inherited for its own compilation: flags in the environment would replace those of the target.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -43,7 +43,11 @@ enum Action {
         name: String,
     },
     /// Check formatting and lints of the whole workspace, warnings denied
-    Lint,
+    Lint {
+        /// Where the libraries of the bare target come from
+        #[arg(long, value_enum, default_value = "auto", env = "ATOLL_TARGET_LIBRARIES")]
+        target_libraries: Choice,
+    },
     /// Show what is in an appliance's bundle
     Inspect {
         /// The appliance, or the path of a bundle
@@ -138,7 +142,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Action::Check { name } => {
             source::read(&workspace.source(&name)?, Some(workspace.root()))?;
         }
-        Action::Lint => lint::run(&workspace)?,
+        Action::Lint { target_libraries } => lint::run(&workspace, target_libraries, progress)?,
         Action::Inspect { name, extract } => {
             let given = PathBuf::from(&name);
             let path = if given.is_file() {
