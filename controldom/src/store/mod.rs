@@ -9,6 +9,7 @@ mod permissions;
 mod quota;
 mod request;
 mod transaction;
+mod transactions;
 mod tree;
 mod watch;
 
@@ -20,7 +21,8 @@ pub use path::{DEPTH_MAX, Path, is_valid_name};
 pub use permissions::{Access, Caller, Permissions};
 pub use quota::{NODE_OVERHEAD, Quota, Usage, Usages};
 pub use transaction::{Transaction, Used};
-pub use tree::{Change, Happened, Node, Reach, Tree};
+pub use transactions::{Key, Transactions};
+pub use tree::{Change, Happened, Node, Reach, Replaced, Tree};
 pub use watch::{EVENT_BYTES_MAX, EVENTS_MAX, Inbox, Notification, Special, Target, Watches};
 
 use alloc::{
@@ -40,8 +42,7 @@ pub struct Store {
     changes: u64,
     watches: Watches,
     special: BTreeMap<Special, Permissions>,
-    transactions: BTreeMap<(DomainId, u32), Transaction>,
-    last_transaction: u32,
+    transactions: Transactions,
     introduced: BTreeSet<DomainId>,
     inbox: Inbox,
 }
@@ -60,8 +61,7 @@ impl Store {
                 .into_iter()
                 .map(|special| (special, private()))
                 .collect(),
-            transactions: BTreeMap::new(),
-            last_transaction: 0,
+            transactions: Transactions::default(),
             introduced: BTreeSet::new(),
             inbox: Inbox::default(),
         }
@@ -153,7 +153,7 @@ impl Store {
     /// Ends a domain's watches and transactions.
     pub fn reset(&mut self, domain: DomainId) {
         self.watches.forget(domain);
-        self.transactions.retain(|(owner, _), _| *owner != domain);
+        self.transactions.forget(domain);
     }
 
     /// Fires the watches on an announcement.
@@ -173,7 +173,14 @@ impl Store {
         if let Some(happened) = self.tree.apply(caller, &change, &self.quota, self.changes)? {
             self.fire(&happened);
         }
+        self.account();
         Ok(())
+    }
+
+    /// Counts what the transactions under way keep alive.
+    fn account(&mut self) {
+        self.transactions.replaced(self.tree.take_replaced());
+        self.transactions.keep_within(self.quota.transaction_memory);
     }
 
     fn fire(&mut self, happened: &Happened) {
@@ -192,7 +199,8 @@ impl Store {
 
     fn commit(&mut self, caller: Caller, transaction: Transaction) -> Result<(), StoreError> {
         let changes = transaction.finish(&self.tree)?;
-        let before = self.tree.clone();
+        // One change happens or fails by itself.
+        let before = (changes.len() > 1).then(|| self.tree.clone());
         let mut all_happened = Vec::new();
         for change in &changes {
             self.changes += 1;
@@ -200,12 +208,15 @@ impl Store {
                 Ok(happened) => all_happened.extend(happened),
                 // Only a quota can have run out since.
                 Err(error) => {
-                    self.tree = before;
+                    if let Some(before) = before {
+                        self.tree = before;
+                    }
                     return Err(error);
                 }
             }
         }
         drop(before);
+        self.account();
         for happened in &all_happened {
             self.fire(happened);
         }

@@ -23,12 +23,16 @@ pub struct Quota {
     pub transaction_paths: usize,
     /// Bytes that one transaction writes.
     pub transaction_bytes: usize,
+    /// Bytes that the transactions of all domains hold together.
+    pub transaction_memory: usize,
+    /// Bytes of the paths and tokens of its watches.
+    pub watch_bytes: usize,
 }
 
 impl Default for Quota {
     fn default() -> Self {
         Self {
-            nodes: 2000,
+            nodes: 1500,
             bytes: 512 << 10,
             entry: 8 << 10,
             permissions: 16,
@@ -36,12 +40,14 @@ impl Default for Quota {
             transactions: 10,
             transaction_paths: 1024,
             transaction_bytes: 128 << 10,
+            transaction_memory: 1 << 20,
+            watch_bytes: 64 << 10,
         }
     }
 }
 
 /// What a node costs beyond its strings.
-pub const NODE_OVERHEAD: usize = 128;
+pub const NODE_OVERHEAD: usize = 256;
 
 /// What a domain uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

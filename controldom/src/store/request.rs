@@ -8,8 +8,8 @@ use xen_abi::io::xs_wire::{
 };
 
 use super::{
-    Access, Caller, Change, Node, Path, Permissions, Special, Store, StoreError, Target, Transaction, Tree,
-    Used, permissions::parse_domain,
+    Access, Caller, Change, Key, Node, Path, Permissions, Special, Store, StoreError, Target, Transaction,
+    Tree, Used, permissions::parse_domain,
 };
 use crate::{
     DomainId,
@@ -23,6 +23,12 @@ type Answer = Result<Vec<u8>, StoreError>;
 struct Context {
     caller: Caller,
     transaction: u32,
+}
+
+impl Context {
+    fn key(&self) -> Key {
+        (self.caller.domain, self.transaction)
+    }
 }
 
 impl Store {
@@ -184,35 +190,24 @@ impl Store {
     }
 
     fn begin_transaction(&mut self, context: Context) -> Answer {
+        let domain = context.caller.domain;
         if context.transaction != 0 {
-            let known = self
-                .transactions
-                .contains_key(&(context.caller.domain, context.transaction));
+            let known = self.transactions.contains(context.key());
             return Err(if known {
                 StoreError::Busy
             } else {
                 StoreError::Missing
             });
         }
-        let domain = context.caller.domain;
-        let open = self.transactions.range((domain, 0)..=(domain, u32::MAX)).count();
-        if open >= self.quota.transactions && !context.caller.privileged {
+        if !context.caller.privileged && self.transactions.count(domain) >= self.quota.transactions {
             return Err(StoreError::NoSpace);
         }
-        loop {
-            self.last_transaction = self.last_transaction.wrapping_add(1);
-            let id = self.last_transaction;
-            if id != 0 && !self.transactions.contains_key(&(domain, id)) {
-                self.transactions
-                    .insert((domain, id), Transaction::begin(&self.tree));
-                return Ok(strings([id.to_string().as_bytes()]));
-            }
-        }
+        let id = self.transactions.begin(domain, &mut self.tree);
+        Ok(strings([id.to_string().as_bytes()]))
     }
 
     fn end_transaction(&mut self, context: Context, payload: &[u8]) -> Answer {
-        let key = (context.caller.domain, context.transaction);
-        if !self.transactions.contains_key(&key) {
+        if !self.transactions.contains(context.key()) {
             return Err(StoreError::Missing);
         }
         let commit = match one_string(payload)? {
@@ -220,9 +215,9 @@ impl Store {
             b"F" => false,
             _ => return Err(StoreError::Invalid),
         };
-        let transaction = self.transactions.remove(&key).ok_or(StoreError::Missing)?;
+        let transaction = self.transactions.end(context.key())?;
         if commit {
-            self.commit(context.caller, transaction)?;
+            self.commit(context.caller, transaction.ok_or(StoreError::Conflict)?)?;
         }
         done()
     }
@@ -236,7 +231,10 @@ impl Store {
                 return Err(StoreError::Access);
             }
         }
-        if !caller.privileged && self.watches.count(caller.domain) >= self.quota.watches {
+        let (watches, bytes) = self.watches.usage(caller.domain);
+        let bytes = bytes + target.length() + token.len();
+        let full = watches >= self.quota.watches || bytes > self.quota.watch_bytes;
+        if full && !caller.privileged {
             return Err(StoreError::TooBig);
         }
         let first = self.watches.add(caller.domain, target, token, relative)?;
@@ -255,11 +253,7 @@ impl Store {
         if context.transaction == 0 {
             return Ok(&self.tree);
         }
-        let key = (context.caller.domain, context.transaction);
-        self.transactions
-            .get(&key)
-            .map(Transaction::tree)
-            .ok_or(StoreError::Missing)
+        self.transactions.get(context.key()).map(Transaction::tree)
     }
 
     /// The node that a payload of one path names, if the caller has the access that it needs.
@@ -283,12 +277,9 @@ impl Store {
         needed: Access,
         used: Used,
     ) -> Result<Rc<Node>, StoreError> {
-        let Context { caller, transaction } = context;
-        if transaction != 0 {
-            let transaction = self
-                .transactions
-                .get_mut(&(caller.domain, transaction))
-                .ok_or(StoreError::Missing)?;
+        let caller = context.caller;
+        if context.transaction != 0 {
+            let transaction = self.transactions.get_mut(context.key())?;
             transaction.note(path, used, caller, &self.quota)?;
         }
         let reach = self.tree_of(context)?.reach(path);
@@ -303,16 +294,13 @@ impl Store {
     }
 
     fn apply(&mut self, context: Context, change: Change) -> Answer {
-        let Context { caller, transaction } = context;
-        if transaction == 0 {
-            self.change_as(caller, change)?;
+        if context.transaction == 0 {
+            self.change_as(context.caller, change)?;
         } else {
             self.changes += 1;
-            let transaction = self
-                .transactions
-                .get_mut(&(caller.domain, transaction))
-                .ok_or(StoreError::Missing)?;
-            transaction.apply(caller, change, &self.quota, self.changes)?;
+            let transaction = self.transactions.get_mut(context.key())?;
+            transaction.apply(context.caller, change, &self.quota, self.changes)?;
+            self.transactions.keep_within(self.quota.transaction_memory);
         }
         done()
     }

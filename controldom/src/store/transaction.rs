@@ -6,7 +6,7 @@
 
 use alloc::{collections::BTreeMap, rc::Rc, vec::Vec};
 
-use super::{Caller, Change, Path, Quota, StoreError, Tree};
+use super::{Caller, Change, NODE_OVERHEAD, Path, Quota, StoreError, Tree};
 
 /// What of a node was used, each including whether it is there at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,11 +44,14 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Begins with a snapshot.
-    pub fn begin(live: &Tree) -> Self {
+    /// Begins with a snapshot, and the epoch that begins with it.
+    pub fn begin(live: &mut Tree, epoch: u64) -> Self {
+        let base = live.snapshot(epoch);
+        let mut tree = base.clone();
+        tree.take_replaced();
         Self {
-            base: live.clone(),
-            tree: live.clone(),
+            base,
+            tree,
             used: BTreeMap::new(),
             changes: Vec::new(),
             bytes: 0,
@@ -58,6 +61,17 @@ impl Transaction {
     /// What the transaction sees.
     pub fn tree(&self) -> &Tree {
         &self.tree
+    }
+
+    /// Bytes that it holds by itself: what it has written, copied and noted.
+    pub fn weight(&self) -> usize {
+        self.bytes
+            + self.tree.replaced_bytes()
+            + self
+                .used
+                .keys()
+                .map(|path| path.len() + NODE_OVERHEAD)
+                .sum::<usize>()
     }
 
     /// Notes that a path was used, and how much of it.

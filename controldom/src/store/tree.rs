@@ -8,6 +8,9 @@ use super::{
     quota::{NODE_OVERHEAD, Usages},
 };
 
+/// What an entry in a node's list of children costs, beyond the child.
+const CHILD_COST: usize = 48;
+
 /// A node.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -23,10 +26,15 @@ pub struct Node {
     pub children_generation: u64,
     /// Length of its children's names, each with its end.
     names_length: usize,
+    /// The newest snapshot that this version of it is *not* in.
+    epoch: u64,
 }
 
+/// Bytes of replaced nodes by their epoch: a snapshot that began later has them.
+pub type Replaced = BTreeMap<u64, usize>;
+
 impl Node {
-    fn new(value: Rc<[u8]>, permissions: Rc<Permissions>, generation: u64) -> Self {
+    fn new(value: Rc<[u8]>, permissions: Rc<Permissions>, generation: u64, epoch: u64) -> Self {
         let (content_generation, children_generation) = (generation, generation);
         Self {
             value,
@@ -35,6 +43,7 @@ impl Node {
             content_generation,
             children_generation,
             names_length: 0,
+            epoch,
         }
     }
 
@@ -52,6 +61,11 @@ impl Node {
 
     fn cost(&self, name: &str) -> usize {
         NODE_OVERHEAD + name.len() + self.value.len() + 4 * self.permissions.count()
+    }
+
+    /// What it costs if a copy takes its place.
+    fn copy_cost(&self) -> usize {
+        NODE_OVERHEAD + self.value.len() + CHILD_COST * self.children.len()
     }
 
     fn insert(&mut self, name: &str, child: Node, generation: u64) {
@@ -110,6 +124,8 @@ pub struct Happened {
 pub struct Tree {
     root: Rc<Node>,
     usages: Usages,
+    epoch: u64,
+    replaced: Replaced,
 }
 
 /// How far a path leads.
@@ -126,9 +142,27 @@ impl Tree {
     /// A tree of a root alone.
     pub fn new(permissions: Permissions) -> Self {
         Self {
-            root: Rc::new(Node::new(Rc::from([]), Rc::new(permissions), 0)),
+            root: Rc::new(Node::new(Rc::from([]), Rc::new(permissions), 0, 0)),
             usages: Usages::default(),
+            epoch: 0,
+            replaced: Replaced::new(),
         }
+    }
+
+    /// A snapshot, which the given epoch begins: nodes that the tree makes from here on are not in it.
+    pub fn snapshot(&mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self.clone()
+    }
+
+    /// Nodes that have been replaced or removed while a snapshot may have kept them, since this was last asked.
+    pub fn take_replaced(&mut self) -> Replaced {
+        core::mem::take(&mut self.replaced)
+    }
+
+    /// Bytes of nodes that have been replaced or removed since [`Tree::take_replaced`].
+    pub fn replaced_bytes(&self) -> usize {
+        self.replaced.values().sum()
     }
 
     /// Whether nothing has changed between two snapshots of one tree.
@@ -179,10 +213,8 @@ impl Tree {
         generation: u64,
     ) -> Result<Option<Happened>, StoreError> {
         match change {
-            Change::Write(path, value) => match self.get(path).cloned() {
-                Some(node) => self
-                    .overwrite(caller, path, &node, value, quota, generation)
-                    .map(Some),
+            Change::Write(path, value) => match self.get(path) {
+                Some(_) => self.overwrite(caller, path, value, quota, generation).map(Some),
                 None => self
                     .create(caller, path, value.clone(), quota, generation)
                     .map(Some),
@@ -202,11 +234,11 @@ impl Tree {
         &mut self,
         caller: Caller,
         path: &Path,
-        node: &Node,
         value: &Rc<[u8]>,
         quota: &Quota,
         generation: u64,
     ) -> Result<Happened, StoreError> {
+        let node = self.get(path).ok_or(StoreError::Missing)?;
         let owner = node.permissions.owner;
         let used = self.usages.of(owner).bytes - node.value.len() + value.len();
         let entry_is_full = node.names_length + value.len() > quota.entry;
@@ -270,9 +302,9 @@ impl Tree {
         if names.len() == 1 {
             readers.push(inherited.clone());
         }
-        let mut node = Node::new(value, permissions.clone(), generation);
+        let mut node = Node::new(value, permissions.clone(), generation, self.epoch);
         for pair in names.windows(2).rev() {
-            let mut parent = Node::new(Rc::from([]), permissions.clone(), generation);
+            let mut parent = Node::new(Rc::from([]), permissions.clone(), generation, self.epoch);
             parent.insert(pair[1], node, generation);
             node = parent;
         }
@@ -301,6 +333,7 @@ impl Tree {
         let mut pending = Vec::from([(path.name(), &*removed)]);
         while let Some((name, node)) = pending.pop() {
             self.usages.subtract(node.permissions.owner, 1, node.cost(name));
+            *self.replaced.entry(node.epoch).or_default() += node.copy_cost();
             pending.extend(node.children.iter().map(|(name, child)| (&**name, &**child)));
         }
         Ok(Some(Happened {
@@ -352,10 +385,18 @@ impl Tree {
 
     /// The node at a path that exists, its own from here on. Look before: this copies what snapshots share.
     fn node_mut(&mut self, path: &Path) -> Option<&mut Node> {
-        let mut node = Rc::make_mut(&mut self.root);
-        for part in path.parts() {
-            node = Rc::make_mut(node.children.get_mut(part)?);
-        }
+        let (mut place, mut parts) = (&mut self.root, path.parts());
+        let node = loop {
+            if Rc::strong_count(place) > 1 {
+                *self.replaced.entry(place.epoch).or_default() += place.copy_cost();
+            }
+            let node = Rc::make_mut(place);
+            node.epoch = self.epoch;
+            match parts.next() {
+                Some(part) => place = node.children.get_mut(part)?,
+                None => break node,
+            }
+        };
         Some(node)
     }
 }

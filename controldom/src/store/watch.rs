@@ -44,6 +44,16 @@ pub enum Target {
     Special(Special),
 }
 
+impl Target {
+    /// Length of its name.
+    pub fn length(&self) -> usize {
+        match self {
+            Self::Node(path) => path.len(),
+            Self::Special(special) => special.name().len(),
+        }
+    }
+}
+
 /// A watch event for one domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {
@@ -56,9 +66,9 @@ pub struct Notification {
 }
 
 /// Watch events that may wait for one domain, here and in its connection; more are lost.
-pub const EVENTS_MAX: usize = 2048;
+pub const EVENTS_MAX: usize = 1024;
 /// Bytes of watch events that may wait for one domain, here and in its connection; more are lost.
-pub const EVENT_BYTES_MAX: usize = 256 << 10;
+pub const EVENT_BYTES_MAX: usize = 128 << 10;
 
 /// The events that wait for their domains. One commit may cause a hundred thousand; what a domain may have is bounded before they
 /// are made.
@@ -179,13 +189,15 @@ impl Watches {
         });
     }
 
-    /// How many watches a domain has.
-    pub fn count(&self, domain: DomainId) -> usize {
-        self.by_target
-            .values()
-            .flatten()
-            .filter(|watch| watch.domain == domain)
-            .count()
+    /// How many watches a domain has, and the bytes of their paths and tokens.
+    pub fn usage(&self, domain: DomainId) -> (usize, usize) {
+        let mut usage = (0, 0);
+        for (target, watches) in &self.by_target {
+            for watch in watches.iter().filter(|watch| watch.domain == domain) {
+                usage = (usage.0 + 1, usage.1 + target.length() + watch.token.len());
+            }
+        }
+        usage
     }
 
     /// Who hears of a change: every watch at its path or above and, when something was removed, every watch on what went

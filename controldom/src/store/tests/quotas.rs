@@ -23,7 +23,7 @@ fn nodes() {
 #[test]
 fn bytes_and_entries() {
     let mut store = store_with(Quota {
-        bytes: 1500,
+        bytes: 2000,
         entry: 1000,
         ..Quota::default()
     });
@@ -172,4 +172,60 @@ fn what_one_commit_announces() {
     assert_eq!(store.take_notifications().len(), EVENTS_MAX);
     send(&mut store, GUEST, XS_WRITE, "data/1\0").unwrap();
     assert_eq!(store.take_notifications().len(), 128);
+}
+
+#[test]
+fn paths_and_tokens_of_watches() {
+    let mut store = store_with(Quota {
+        watch_bytes: 120,
+        ..Quota::default()
+    });
+    assert_eq!(
+        send(
+            &mut store,
+            GUEST,
+            XS_WATCH,
+            &format!("data\0{}\0", "t".repeat(100))
+        ),
+        ok()
+    );
+    assert_eq!(send(&mut store, GUEST, XS_WATCH, "data\0u\0"), error("E2BIG"));
+}
+
+#[test]
+fn what_snapshots_keep_alive() {
+    let mut store = store_with(Quota {
+        transaction_memory: 40 << 10,
+        ..Quota::default()
+    });
+    let write = |store: &mut Store, domain: DomainId, byte: char| {
+        let payload = format!("data/x\0{}", byte.to_string().repeat(4000));
+        assert_eq!(send(store, domain, XS_WRITE, &payload), ok());
+    };
+    write(&mut store, GUEST, 'a');
+    write(&mut store, OTHER, 'a');
+    let modest = begin(&mut store, OTHER);
+    assert_eq!(
+        within(&mut store, OTHER, modest, XS_WRITE, b"data/y\0v"),
+        Ok(b"OK\0".into())
+    );
+    let greedy: Vec<u32> = (0..10)
+        .map(|_| {
+            let transaction = begin(&mut store, GUEST);
+            write(&mut store, GUEST, 'b');
+            transaction
+        })
+        .collect();
+    assert!(store.transactions.held() <= 40 << 10);
+    // The greedy one lost its oldest, and learns it as it would learn of a conflict.
+    assert_eq!(
+        within(&mut store, GUEST, greedy[0], XS_READ, b"data/x\0"),
+        error("EAGAIN")
+    );
+    assert_eq!(end(&mut store, GUEST, greedy[0], true), error("EAGAIN"));
+    assert_eq!(end(&mut store, GUEST, greedy[1], false), Ok(()));
+    assert!(within(&mut store, GUEST, greedy[9], XS_READ, b"data/x\0").is_ok());
+    assert_eq!(end(&mut store, OTHER, modest, true), Ok(()));
+    store.reset(GUEST);
+    assert_eq!(store.transactions.held(), 0);
 }
