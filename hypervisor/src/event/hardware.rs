@@ -1,47 +1,129 @@
-//! The machine's part of physical interrupts; on the host there is none, and everything works.
-
-use super::interrupts::Source;
-use crate::{Hypervisor, errno::Errno};
-
-/// Whether the source exists: the function has MSI-X and an entry of that number.
-pub(super) fn check(_hv: &Hypervisor, _source: Source) -> Result<(), Errno> {
-    Ok(())
-}
-
-/// A vector of the processor that nothing uses.
-pub(super) fn allocate_vector() -> Option<u8> {
-    #[cfg(test)]
-    return tests::allocate();
-    #[cfg(not(test))]
-    None
-}
-
-/// Gives one back.
-pub(super) fn free_vector(_vector: u8) {}
-
-/// Lets the source raise the vector.
-pub(super) fn connect(_hv: &Hypervisor, _source: Source, _vector: u8) -> Result<(), Errno> {
-    Ok(())
-}
-
-/// The source may raise nothing any more.
-pub(super) fn disconnect(_hv: &Hypervisor, _source: Source) {}
-
-/// Lets a line arrive that was masked.
-pub(super) fn unmask(_gsi: u32) {}
-
-/// A domain owns the operator's console now, or no longer: the hypervisor leaves the serial port to it, or writes to it again.
-pub(super) fn leave_console(_owned: bool) {}
+//! The machine's part of physical interrupts; in tests there is none, and everything works.
 
 #[cfg(test)]
-mod tests {
+pub(super) use fake::{allocate_vector, check, connect, disconnect, free_vector, leave_console, unmask};
+#[cfg(not(test))]
+pub(super) use real::{allocate_vector, check, connect, disconnect, free_vector, leave_console, unmask};
+
+#[cfg(not(test))]
+mod real {
+    use crate::{
+        Hypervisor,
+        errno::Errno,
+        event::interrupts::Source,
+        platform::{
+            interrupts, log,
+            pci::{self, PciAddress, PciFunction},
+        },
+    };
+
+    fn function(hv: &Hypervisor, address: PciAddress) -> Result<&PciFunction, Errno> {
+        hv.machine.pci_function(address).ok_or(Errno::NODEV)
+    }
+
+    /// Whether the source exists: the function has MSI-X and an entry of that number.
+    pub(in crate::event) fn check(hv: &Hypervisor, source: Source) -> Result<(), Errno> {
+        let Source::Message {
+            function: address,
+            entry,
+        } = source
+        else {
+            return Ok(());
+        };
+        let msix = function(hv, address)?.msix.ok_or(Errno::NODEV)?;
+        if entry < msix.entries {
+            Ok(())
+        } else {
+            Err(Errno::INVAL)
+        }
+    }
+
+    /// A vector of the processor that nothing uses.
+    pub(in crate::event) fn allocate_vector() -> Option<u8> {
+        interrupts::allocate_vector()
+    }
+
+    /// Gives one back.
+    pub(in crate::event) fn free_vector(vector: u8) {
+        interrupts::free_vector(vector);
+    }
+
+    /// Lets the source raise the vector.
+    pub(in crate::event) fn connect(hv: &Hypervisor, source: Source, vector: u8) -> Result<(), Errno> {
+        match source {
+            Source::Line(gsi) => {
+                interrupts::route_gsi(gsi, vector).map_err(|_| Errno::NODEV)?;
+                interrupts::unmask_gsi(gsi);
+            }
+            Source::Message {
+                function: address,
+                entry,
+            } => {
+                let function = function(hv, address)?;
+                let programmed = pci::msix_program(function, entry, vector);
+                programmed
+                    .and_then(|()| pci::msix_enable(function))
+                    .map_err(|error| {
+                        ::log::warn!("interrupt {entry} of {address:?} cannot be used: {error}");
+                        Errno::NXIO
+                    })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The source may raise nothing any more.
+    pub(in crate::event) fn disconnect(hv: &Hypervisor, source: Source) {
+        match source {
+            Source::Line(gsi) => interrupts::mask_gsi(gsi),
+            Source::Message {
+                function: address,
+                entry,
+            } => {
+                // A function that is not there, or has no such entry, raises nothing.
+                let _ = function(hv, address).map(|function| pci::msix_set_masked(function, entry, true));
+            }
+        }
+    }
+
+    /// Lets a line arrive that was masked.
+    pub(in crate::event) fn unmask(gsi: u32) {
+        interrupts::unmask_gsi(gsi);
+    }
+
+    /// A domain owns the operator's console now, or no longer: the hypervisor leaves the serial port to it, or writes to it again.
+    pub(in crate::event) fn leave_console(owned: bool) {
+        log::serial(!owned);
+    }
+}
+
+#[cfg(test)]
+mod fake {
     use core::cell::Cell;
+
+    use crate::{Hypervisor, errno::Errno, event::interrupts::Source};
 
     std::thread_local!(static NEXT: Cell<u8> = const { Cell::new(0x30) });
 
-    pub(super) fn allocate() -> Option<u8> {
+    pub(in crate::event) fn check(_: &Hypervisor, _: Source) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    pub(in crate::event) fn allocate_vector() -> Option<u8> {
         let vector = NEXT.get();
         NEXT.set(vector.checked_add(1)?);
         Some(vector)
     }
+
+    pub(in crate::event) fn free_vector(_: u8) {}
+
+    pub(in crate::event) fn connect(_: &Hypervisor, _: Source, _: u8) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    pub(in crate::event) fn disconnect(_: &Hypervisor, _: Source) {}
+
+    pub(in crate::event) fn unmask(_: u32) {}
+
+    pub(in crate::event) fn leave_console(_: bool) {}
 }

@@ -9,7 +9,7 @@ use xen_abi::{
 };
 
 use super::{
-    Answer, Call, Result,
+    Answer, Call, Result, context,
     context::{named, read, write, write_bytes},
     lifecycle::{Lifecycle, Progress},
     machine,
@@ -68,9 +68,16 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
         ATOLLOP_MACHINE_CONTROL => {
             needs(|capabilities| capabilities.control)?;
             let request: MachineControl = read(hv, caller, at)?;
+            let name = context::name(hv, caller.domain);
             match request.action {
-                MACHINE_POWER_OFF => machine::power_off(),
-                MACHINE_REBOOT => machine::reboot(),
+                MACHINE_POWER_OFF => {
+                    log::info!("{name} powers the machine off");
+                    machine::power_off();
+                }
+                MACHINE_REBOOT => {
+                    log::info!("{name} restarts the machine");
+                    machine::reboot();
+                }
                 _ => return Err(Errno::INVAL),
             }
             Ok(Answer::OK)

@@ -1,34 +1,47 @@
 //! What hypercalls ask of the machine below; in tests a clock that stands still and a log that can be looked at.
 
+#[cfg(test)]
+pub(crate) use fake::{log_line, now, power_off, read_log, reboot, tsc_khz};
+#[cfg(not(test))]
+pub(crate) use real::{log_line, now, power_off, read_log, reboot, tsc_khz};
+
 #[cfg(not(test))]
 mod real {
+    use crate::platform::{log, power, time};
+
     /// Nanoseconds since the hypervisor began.
     pub(crate) fn now() -> u64 {
-        0
+        time::now()
     }
 
     /// Logs a line of a domain.
-    pub(crate) fn log_line(_domain: &str, _line: &str) {}
+    pub(crate) fn log_line(domain: &str, line: &str) {
+        log::domain_line(domain, line);
+    }
 
     /// Copies a part of the log out: the position behind it, and its length.
-    pub(crate) fn read_log(position: u64, _into: &mut [u8]) -> (u64, usize) {
-        (position, 0)
+    pub(crate) fn read_log(position: u64, into: &mut [u8]) -> (u64, usize) {
+        log::read(position, into)
     }
 
     /// Powers the machine off.
-    pub(crate) fn power_off() {}
+    pub(crate) fn power_off() {
+        power::power_off()
+    }
 
     /// Restarts the machine.
-    pub(crate) fn reboot() {}
+    pub(crate) fn reboot() {
+        power::reboot()
+    }
 
     /// Rate of the time-stamp counter in kHz.
     pub(crate) fn tsc_khz() -> u32 {
-        0
+        time::tsc_khz() as u32
     }
 }
 
 #[cfg(test)]
-pub(crate) mod real {
+pub(crate) mod fake {
     use core::cell::{Cell, RefCell};
     use std::{string::String, vec::Vec};
 
@@ -69,5 +82,3 @@ pub(crate) mod real {
         1_000_000
     }
 }
-
-pub(crate) use real::{log_line, now, power_off, read_log, reboot, tsc_khz};

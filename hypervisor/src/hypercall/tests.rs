@@ -6,7 +6,7 @@ use crate::{
     memory::{Frame, GuestAddress, PageKind},
     testing::{self, FakeCpu, KERNEL, RAM_PAGES, hypervisor, peek, poke, vcpu},
 };
-use machine::real::{LOG, NOW, POWER};
+use machine::fake::{LOG, NOW, POWER};
 use proptest::prelude::*;
 use xen_abi::{
     atoll::*, event_channel::*, features::*, grant_table::*, hvm::hvm_op::*, hvm::hvm_vcpu::*,
