@@ -168,6 +168,19 @@ impl Properties {
             sectors,
             segments,
         } = *request;
+        self.check_range(operation, first, sectors)?;
+        if matches!(operation, Operation::Read | Operation::Write) {
+            let bytes: u64 = segments.iter().map(|segment| u64::from(segment.length)).sum();
+            let empty = segments.iter().any(|segment| segment.length == 0);
+            if empty || sectors.checked_mul(SECTOR) != Some(bytes) {
+                return Err(IoError::Length { bytes, sectors });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an operation can be tried on a range of sectors, wherever its memory is.
+    pub fn check_range(&self, operation: Operation, first: u64, sectors: u64) -> Result<(), IoError> {
         if operation == Operation::Flush {
             return Ok(());
         }
@@ -191,13 +204,6 @@ impl Properties {
                 sectors,
                 block: self.logical_block,
             });
-        }
-        if operation != Operation::Discard {
-            let bytes: u64 = segments.iter().map(|segment| u64::from(segment.length)).sum();
-            let empty = segments.iter().any(|segment| segment.length == 0);
-            if empty || sectors.checked_mul(SECTOR) != Some(bytes) {
-                return Err(IoError::Length { bytes, sectors });
-            }
         }
         Ok(())
     }

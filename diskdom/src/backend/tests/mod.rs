@@ -1,0 +1,5 @@
+//! The backend against a guest on fakes.
+
+mod bench;
+mod lifecycle;
+mod requests;
