@@ -21,6 +21,7 @@ pub mod errno;
 pub mod event;
 pub mod grant;
 pub mod guest;
+pub mod guest_time;
 pub mod hypercall;
 pub mod iommu;
 pub mod memory;

@@ -14,28 +14,37 @@ fn main() {}
 #[unsafe(no_mangle)]
 extern "C" fn atoll_start(magic: u32, information: u32) -> ! {
     match start(magic, information) {
-        Ok(()) => hypervisor::platform::panic::give_up(&"there is nothing to run domains yet"),
+        Ok(hypervisor) => hypervisor::run::run(hypervisor),
         Err(reason) => hypervisor::platform::panic::give_up(&reason),
     }
 }
 
 /// Every step, in order. What comes back is a reason that people can do something about.
 #[cfg(target_os = "none")]
-fn start(magic: u32, information: u32) -> Result<(), alloc::string::String> {
+fn start(magic: u32, information: u32) -> Result<hypervisor::Hypervisor, alloc::string::String> {
     use alloc::string::ToString;
-    use hypervisor::{boot, platform};
+    use hypervisor::{
+        Hypervisor, boot,
+        domain::images::Images,
+        memory::{Frame, FrameAllocator, PAGE_SIZE},
+        platform, virt,
+    };
     use manifest::bundle::Bundle;
 
     let information = boot::receive(magic, information).map_err(|error| error.to_string())?;
     let machine = platform::discover(information).map_err(|error| error.to_string())?;
     let memory = platform::address_space::direct_map();
     let bytes = platform::address_space::bundle(&machine);
-    let manifest = Bundle::parse(bytes)
-        .and_then(|bundle| bundle.manifest())
-        .map_err(|error| error.to_string())?;
+    let bundle = Bundle::parse(bytes).map_err(|error| error.to_string())?;
+    let manifest = bundle.manifest().map_err(|error| error.to_string())?;
     platform::panic::reboot_on_panic(manifest.reboot_on_panic);
     platform::virtualization::check(&machine.features).map_err(|missing| missing.to_string())?;
     log::info!("appliance {}: {} domains", manifest.name, manifest.domains.len());
-    let _ = (memory, machine);
-    Ok(())
+    let free: alloc::vec::Vec<_> = (machine.free.iter())
+        .map(|region| (Frame::containing(region.start), region.length() / PAGE_SIZE))
+        .collect();
+    let mut frames = FrameAllocator::new(&free);
+    let backend = virt::enable(&memory, &mut frames).map_err(|error| error.to_string())?;
+    log::info!("guests run by {}", backend.name());
+    Ok(Hypervisor::new(machine, manifest, Images::new(bundle), memory, frames, backend))
 }

@@ -1,16 +1,22 @@
 //! The one value that everything hangs from.
 
-use alloc::collections::BTreeMap;
+use alloc::{
+    boxed::Box,
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 
 use manifest::Manifest;
+use xen_abi::vcpu::{RUNSTATE_blocked, RUNSTATE_offline, RUNSTATE_runnable};
 
 use crate::{
-    domain::{Body, Domain, DomainId, Vcpu, VcpuId, VcpuStatus},
+    domain::{Body, Domain, DomainId, Vcpu, VcpuId, VcpuStatus, devices, images::Images},
     event::Vectors,
     grant::HeldFrames,
     memory::{DirectMap, FrameAllocator},
-    platform::Machine,
-    sched::Scheduler,
+    platform::{Machine, time},
+    sched::{Class, Scheduler},
+    virt::Backend,
 };
 
 /// All state of the running hypervisor. One processor does the work for now and holds it by exclusive reference; what belongs to a single
@@ -20,8 +26,10 @@ pub struct Hypervisor {
     pub machine: Machine,
     /// What was asked.
     pub manifest: Manifest,
-    /// Bytes of the boot bundle, kept to build domains from.
-    pub bundle: &'static [u8],
+    /// The files that domains are built from.
+    pub images: Images,
+    /// The processor's virtualization extension.
+    pub backend: Box<dyn Backend>,
     /// Machine memory as the hypervisor reaches it.
     pub memory: DirectMap,
     /// Frames that nobody holds.
@@ -34,9 +42,59 @@ pub struct Hypervisor {
     pub vectors: Vectors,
     /// Frames of destroyed domains that others still have mapped.
     pub held: HeldFrames,
+    /// When vCPUs have timers due, in nanoseconds of the machine's clock.
+    pub timers: BTreeSet<(u64, VcpuId)>,
+    /// Whose extended state is in the processor.
+    pub loaded: Option<VcpuId>,
+    /// When the first guest instruction ran, in nanoseconds of the machine's clock.
+    pub first_guest: Option<u64>,
 }
 
 impl Hypervisor {
+    /// Everything at its beginning: the domains of the manifest with the devices that are theirs, none built. What the operator should know of devices goes to the log.
+    pub fn new(
+        machine: Machine,
+        manifest: Manifest,
+        images: Images,
+        memory: DirectMap,
+        frames: FrameAllocator,
+        backend: Box<dyn Backend>,
+    ) -> Self {
+        let candidates: Vec<devices::Candidate> = machine.pci.iter().map(devices::Candidate::from).collect();
+        let (assignments, messages) = devices::assign(&manifest, &candidates, manifest.allow_unconfined_dma);
+        messages.iter().for_each(|message| log::warn!("{message}"));
+        if assignments.iter().any(|assignment| !assignment.functions.is_empty()) {
+            log::warn!("no IOMMU is in use: the manifest accepts that devices of driver domains can reach all memory");
+        }
+        let domains = (1..).zip(&manifest.domains).zip(assignments).map(|((id, spec), assignment)| {
+            let id = DomainId(id);
+            let functions = assignment.functions.iter().filter_map(|address| machine.pci_function(*address));
+            let domain = Domain {
+                functions: functions.map(devices::view).collect(),
+                interrupts: assignment.lines.iter().map(|line| machine.isa_gsi(*line)).collect(),
+                devices: assignment.functions,
+                ports: assignment.ports,
+                ..Domain::new(id, spec.clone())
+            };
+            (id, domain)
+        });
+        Self {
+            domains: domains.collect(),
+            machine,
+            manifest,
+            images,
+            backend,
+            memory,
+            frames,
+            scheduler: Scheduler::default(),
+            vectors: Vectors::default(),
+            held: HeldFrames::default(),
+            timers: BTreeSet::new(),
+            loaded: None,
+            first_guest: None,
+        }
+    }
+
     /// A domain of the manifest.
     pub fn domain(&self, id: DomainId) -> Option<&Domain> {
         self.domains.get(&id)
@@ -74,6 +132,76 @@ impl Hypervisor {
         {
             vcpu.status = VcpuStatus::Runnable;
             vcpu.polling = None;
+            vcpu.runstate.enter(RUNSTATE_runnable, time::now());
+            self.scheduler.ready(id);
+            self.rearm(id);
         }
+    }
+
+    /// A vCPU that was offline may run, in the state that was prepared for it.
+    pub fn bring_up(&mut self, id: VcpuId) {
+        let Some(domain) = self.domains.get_mut(&id.domain) else { return };
+        let class = Class::from(domain.spec.scheduling);
+        let Some(vcpu) = domain.body.as_mut().and_then(|body| body.vcpus.get_mut(id.index as usize)) else { return };
+        if vcpu.status == VcpuStatus::Offline {
+            vcpu.status = VcpuStatus::Runnable;
+            vcpu.awaits_startup = false;
+            vcpu.runstate.enter(RUNSTATE_runnable, time::now());
+            self.scheduler.add(id, class);
+            self.scheduler.ready(id);
+        }
+    }
+
+    /// A vCPU goes offline, until it is brought up.
+    pub fn take_down(&mut self, id: VcpuId) {
+        if let Some(vcpu) = self.vcpu_mut(id) {
+            vcpu.status = VcpuStatus::Offline;
+            vcpu.runstate.enter(RUNSTATE_offline, time::now());
+            self.scheduler.sleep(id);
+            self.rearm(id);
+        }
+    }
+
+    /// A vCPU goes to sleep until [`Self::wake`].
+    pub fn sleep(&mut self, id: VcpuId) {
+        if let Some(vcpu) = self.vcpu_mut(id) {
+            vcpu.status = VcpuStatus::Blocked;
+            vcpu.runstate.enter(RUNSTATE_blocked, time::now());
+            self.scheduler.sleep(id);
+        }
+    }
+
+    /// Timers of a vCPU (or, for the first of a domain, its watchdogs) were set or cleared: enters the next deadline in the queue. Whoever changes one calls
+    /// this; after a hypercall and an exit the loop does for the vCPU that caused it.
+    pub fn rearm(&mut self, id: VcpuId) {
+        let Some(body) = self.domains.get_mut(&id.domain).and_then(|domain| domain.body.as_mut()) else { return };
+        let watchdogs = body.watchdogs.into_iter().filter(|deadline| *deadline != 0 && id.index == 0).min();
+        let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else { return };
+        let deadline = vcpu.deadline().into_iter().chain(watchdogs).min();
+        if vcpu.armed == deadline {
+            return;
+        }
+        if let Some(armed) = vcpu.armed {
+            self.timers.remove(&(armed, id));
+        }
+        if let Some(deadline) = deadline {
+            self.timers.insert((deadline, id));
+        }
+        vcpu.armed = deadline;
+    }
+
+    /// The next piece of building and starting a domain; see [`crate::domain::build`].
+    pub fn start_domain(&mut self, id: DomainId) -> Result<crate::domain::build::Progress, crate::errno::Errno> {
+        crate::domain::build::start_domain(self, id)
+    }
+
+    /// Stops a domain for a reason (`SHUTDOWN_*`).
+    pub fn stop_domain(&mut self, id: DomainId, reason: u32) {
+        crate::domain::life::stop_domain(self, id, reason);
+    }
+
+    /// Takes a domain down.
+    pub fn destroy_domain(&mut self, id: DomainId) {
+        crate::domain::life::destroy_domain(self, id);
     }
 }

@@ -4,16 +4,17 @@
 //! that a guest-virtual address is the guest-physical one.
 
 use core::cell::Cell;
-use std::{boxed::Box, collections::BTreeMap, rc::Rc, string::String, vec::Vec};
+use std::{boxed::Box, rc::Rc, string::String, vec::Vec};
 
 use crate::{
     Hypervisor,
-    domain::{Body, Domain, DomainId, PARAMETERS, State, Vcpu, VcpuId, VcpuStatus},
+    domain::{Body, DomainId, PARAMETERS, State, Vcpu, VcpuId},
+    guest::cpuid::{Configuration, Leaf, Policy},
     memory::{
-        DirectMap, Frame, FrameAllocator, GuestAddress, MachineAddress, Mapping, P2m, PAGE_SIZE, PageKind,
+        DirectMap, Frame, FrameAllocator, GuestAddress, MachineAddress, Mapping, OutOfMemory, P2m, PAGE_SIZE, PageKind,
     },
     platform::Machine,
-    virt::{Exit, Injection, Paging, Registers, VirtualCpu},
+    virt::{Backend, Exit, Injection, Paging, Registers, VirtualCpu},
 };
 
 /// Pages of RAM of every domain.
@@ -59,6 +60,10 @@ impl VirtualCpu for FakeCpu {
         self.injected = Some(event);
     }
     fn request_interrupt_window(&mut self, _: bool) {}
+    fn task_priority(&self) -> u8 {
+        0
+    }
+    fn set_task_priority(&mut self, _: u8) {}
     fn paging(&self) -> Paging {
         self.paging
     }
@@ -85,6 +90,25 @@ impl VirtualCpu for FakeCpu {
         false
     }
     fn release(self: Box<Self>, _: &mut FrameAllocator) {}
+}
+
+struct FakeBackend;
+
+impl Backend for FakeBackend {
+    fn name(&self) -> &'static str {
+        "a fake"
+    }
+    fn hypercall_instruction(&self) -> [u8; 3] {
+        [0x0f, 0x01, 0xd9]
+    }
+    fn create(
+        &self,
+        _: &DirectMap,
+        _: &mut FrameAllocator,
+        _: &[(u16, u16)],
+    ) -> Result<Box<dyn VirtualCpu>, OutOfMemory> {
+        Ok(Box::new(FakeCpu { paging: KERNEL, injected: None, flushes: Rc::new(Cell::new(0)) }))
+    }
 }
 
 /// A domain's part of a manifest, without capabilities.
@@ -118,38 +142,18 @@ pub fn hypervisor() -> Hypervisor {
 
 /// A hypervisor with these domains, all running.
 pub fn hypervisor_with(specs: Vec<manifest::Domain>) -> Hypervisor {
-    let mut hv = Hypervisor {
-        machine: Machine::default(),
-        manifest: manifest::Manifest {
-            name: "test".into(),
-            reboot_on_panic: false,
-            allow_unconfined_dma: true,
-            domains: specs.clone(),
-        },
-        bundle: &[],
-        memory: DirectMap::fake(MACHINE_PAGES as usize),
-        frames: FrameAllocator::new(&[(Frame(1), MACHINE_PAGES - 1)]),
-        domains: BTreeMap::new(),
-        scheduler: Default::default(),
-        vectors: Default::default(),
-        held: Default::default(),
+    let manifest = manifest::Manifest {
+        name: "test".into(),
+        reboot_on_panic: false,
+        allow_unconfined_dma: true,
+        domains: specs,
     };
-    for (index, spec) in specs.into_iter().enumerate() {
-        let id = DomainId(index as u16 + 1);
-        hv.domains.insert(
-            id,
-            Domain {
-                id,
-                spec,
-                state: State::Absent,
-                generation: 0,
-                devices: Vec::new(),
-                ports: Vec::new(),
-                interrupts: Vec::new(),
-                failure: None,
-                body: None,
-            },
-        );
+    let frames = FrameAllocator::new(&[(Frame(1), MACHINE_PAGES - 1)]);
+    let memory = DirectMap::fake(MACHINE_PAGES as usize);
+    let backend = Box::new(FakeBackend);
+    let mut hv = Hypervisor::new(Machine::default(), manifest, Default::default(), memory, frames, backend);
+    let ids: Vec<DomainId> = hv.domains.keys().copied().collect();
+    for id in ids {
         build(&mut hv, id);
     }
     hv
@@ -174,31 +178,19 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
     let domain = hv.domains.get_mut(&id).unwrap();
     let flushes = Rc::new(Cell::new(0));
     let vcpus = (0..domain.spec.vcpus)
-        .map(|index| Vcpu {
-            id: VcpuId { domain: id, index },
-            status: if index == 0 {
-                VcpuStatus::Runnable
-            } else {
-                VcpuStatus::Offline
-            },
-            registers: Registers::default(),
-            processor: Box::new(FakeCpu {
-                paging: KERNEL,
-                injected: None,
-                flushes: flushes.clone(),
-            }),
-            machine: Default::default(),
-            extended: Default::default(),
-            vcpu_info: MachineAddress(shared_info.address().0 + u64::from(index) * 64),
-            upcall_vector: None,
-            oneshot: None,
-            periodic: None,
-            polling: None,
-            runstate_area: None,
-            runstate: Default::default(),
-            exits: 0,
+        .map(|index| {
+            let processor = FakeCpu { paging: KERNEL, injected: None, flushes: flushes.clone() };
+            let info = MachineAddress(shared_info.address().0 + u64::from(index) * 64);
+            Vcpu::new(VcpuId { domain: id, index }, Box::new(processor), info, 0)
         })
         .collect();
+    let configuration = Configuration {
+        domain: id.0,
+        vcpus: domain.spec.vcpus,
+        tsc_khz: 1_000_000,
+        extended_features: 0,
+        iommu_mappings: false,
+    };
     domain.state = State::Running;
     domain.generation += 1;
     domain.body = Some(Body {
@@ -211,8 +203,12 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
         contiguous_base: None,
         pages: RAM_PAGES,
         calls: Default::default(),
+        cpuid: Policy::new(&|_, _| Leaf::default(), configuration),
+        pci: Default::default(),
+        debug_line: String::new(),
         watchdogs: [0; 2],
     });
+    hv.bring_up(VcpuId { domain: id, index: 0 });
 }
 
 /// Takes a domain's body away as the builder does, in the order that [`crate::event`] and [`crate::grant`] ask for.

@@ -129,9 +129,39 @@ impl<'a> Bundle<'a> {
         Ok(content)
     }
 
+    /// Verifies a content piece by piece, for a reader that may not stop for long.
+    pub fn verifier(&self, name: &str) -> Result<Verifier<'a>, Error> {
+        let entry = self.entry(name)?;
+        Ok(Verifier { name: entry.name.clone(), rest: self.unverified(name)?, expected: entry.hash, hasher: blake3::Hasher::new() })
+    }
+
     /// The manifest, verified and decoded.
     pub fn manifest(&self) -> Result<Manifest, Error> {
         postcard::from_bytes(self.content(MANIFEST_ENTRY)?).map_err(|_| Error::CorruptManifest)
+    }
+}
+
+/// A content whose hash is being computed.
+pub struct Verifier<'a> {
+    name: String,
+    rest: &'a [u8],
+    expected: [u8; 32],
+    hasher: blake3::Hasher,
+}
+
+impl Verifier<'_> {
+    /// Reads the next `bytes` at most. True once the content is verified; the error names a content that is corrupt.
+    pub fn advance(&mut self, bytes: usize) -> Result<bool, Error> {
+        let (now, later) = self.rest.split_at(bytes.min(self.rest.len()));
+        self.hasher.update(now);
+        self.rest = later;
+        if !later.is_empty() {
+            return Ok(false);
+        }
+        if *self.hasher.finalize().as_bytes() != self.expected {
+            return Err(Error::CorruptEntry(self.name.clone()));
+        }
+        Ok(true)
     }
 }
 
@@ -207,6 +237,11 @@ mod tests {
         let bundle = Bundle::parse(&bytes).unwrap();
         assert_eq!(bundle.content("a"), Err(Error::CorruptEntry("a".into())));
         assert_eq!(bundle.content("b").unwrap(), b"second");
+        let mut verifier = bundle.verifier("a").unwrap();
+        assert_eq!(verifier.advance(4), Ok(false));
+        assert_eq!(verifier.advance(4), Err(Error::CorruptEntry("a".into())));
+        let mut verifier = bundle.verifier("b").unwrap();
+        assert_eq!((verifier.advance(5), verifier.advance(5)), (Ok(false), Ok(true)));
     }
 
     #[test]

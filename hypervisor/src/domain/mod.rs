@@ -1,14 +1,25 @@
 //! Domains: what one is made of, and how it is built, stopped and built again.
+//!
+//! A domain of the manifest always exists; what it owns while it is built is its [`Body`]. [`build`] makes one piece by piece from the pristine images of
+//! the bundle, [`life`] stops and takes down.
+
+pub mod build;
+pub mod devices;
+pub mod images;
+pub mod layout;
+pub mod life;
+mod vcpu;
 
 use alloc::{boxed::Box, string::String, vec::Vec};
+
+pub use vcpu::{Polling, Runstate, Vcpu, VcpuStatus};
 
 use crate::{
     event::EventChannels,
     grant::GrantTable,
-    guest::VcpuMachine,
+    guest::{cpuid::Policy, pci},
     memory::{Frame, MachineAddress, P2m},
     platform::pci::PciAddress,
-    virt::{Registers, VirtualCpu},
 };
 
 /// A domain's id: 1 + its index in the manifest, for good.
@@ -43,10 +54,33 @@ pub struct Domain {
     pub ports: Vec<(u16, u16)>,
     /// GSIs that are assigned to it.
     pub interrupts: Vec<u32>,
+    /// The functions of `devices`, with what the domain sees and reaches of them.
+    pub functions: Vec<pci::Function>,
     /// The reason of the last failure to build, for the operator.
     pub failure: Option<String>,
+    /// What has been made of it so far while its state is [`State::Building`].
+    pub building: Option<Box<build::Build>>,
     /// What it owns; `None` until it is built and after it is destroyed.
     pub body: Option<Body>,
+}
+
+impl Domain {
+    /// A domain of the manifest before it is built for the first time, without devices.
+    pub fn new(id: DomainId, spec: manifest::Domain) -> Self {
+        Self {
+            id,
+            spec,
+            state: State::Absent,
+            generation: 0,
+            devices: Vec::new(),
+            ports: Vec::new(),
+            interrupts: Vec::new(),
+            functions: Vec::new(),
+            failure: None,
+            building: None,
+            body: None,
+        }
+    }
 }
 
 /// Where a domain is in its life.
@@ -85,74 +119,17 @@ pub struct Body {
     pub contiguous_base: Option<MachineAddress>,
     /// Frames that it owns.
     pub pages: u64,
+    /// What CPUID answers.
+    pub cpuid: Policy,
     /// What hypercalls remember of it.
     pub calls: crate::hypercall::DomainCalls,
+    /// What it sees of PCI configuration space.
+    pub pci: pci::PciView,
+    /// What it wrote to the debug port since the last end of line.
+    pub debug_line: String,
     /// What its first watchdogs (SCHEDOP_watchdog) expire at, in nanoseconds of the machine's clock; 0 is free.
     pub watchdogs: [u64; 2],
 }
 
 /// How many HVM parameters there are (HVM_NR_PARAMS, rounded up).
 pub const PARAMETERS: usize = 48;
-
-/// A vCPU.
-pub struct Vcpu {
-    /// Whose, and which.
-    pub id: VcpuId,
-    /// Whether it may run.
-    pub status: VcpuStatus,
-    /// General registers.
-    pub registers: Registers,
-    /// The processor backend's part.
-    pub processor: Box<dyn VirtualCpu>,
-    /// The machine that it sees: local APIC, clocks, model-specific registers.
-    pub machine: VcpuMachine,
-    /// Floating-point and vector state while it is not loaded.
-    pub extended: crate::virt::ExtendedState,
-    /// Machine address of its `vcpu_info`; in the shared-info page until it registers another place.
-    pub vcpu_info: MachineAddress,
-    /// Vector that an upcall is injected as; `None` until the guest sets one.
-    pub upcall_vector: Option<u8>,
-    /// When its one-shot timer fires, in nanoseconds of the machine's clock.
-    pub oneshot: Option<u64>,
-    /// Period of its periodic timer and when it fires next, in nanoseconds.
-    pub periodic: Option<(u64, u64)>,
-    /// What it polls for (SCHEDOP_poll): ports, and when it gives up.
-    pub polling: Option<Polling>,
-    /// Where it keeps its runstate, if it asked: guest-virtual address.
-    pub runstate_area: Option<u64>,
-    /// Nanoseconds spent in each runstate: running, runnable, blocked, offline; and since when it is in the current one.
-    pub runstate: Runstate,
-    /// Exits taken.
-    pub exits: u64,
-}
-
-/// Whether a vCPU may run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VcpuStatus {
-    /// Not brought up, or taken down.
-    Offline,
-    /// May run.
-    Runnable,
-    /// Waits for an event, an interrupt or a timer.
-    Blocked,
-}
-
-/// What SCHEDOP_poll waits for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Polling {
-    /// The ports.
-    pub ports: Vec<u32>,
-    /// When to give up, in nanoseconds of the machine's clock.
-    pub deadline: Option<u64>,
-}
-
-/// Time accounting as `VCPUOP_get_runstate_info` reports it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Runstate {
-    /// RUNSTATE_* of vcpu.h.
-    pub current: u32,
-    /// When it entered that state.
-    pub since: u64,
-    /// Nanoseconds in each.
-    pub total: [u64; 4],
-}

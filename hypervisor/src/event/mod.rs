@@ -202,9 +202,17 @@ pub fn unmask(hv: &mut Hypervisor, domain: DomainId, port: u32) -> Result<(), Er
     };
     if bits.unmask() && bits.announce(vcpu_info) {
         let index = hv.body(domain).map_or(0, |body| body.events.port(port).vcpu);
-        hv.wake(VcpuId { domain, index });
+        announced(hv, VcpuId { domain, index });
     }
     Ok(())
+}
+
+/// The upcall flag of a vCPU was set that was clear.
+fn announced(hv: &mut Hypervisor, vcpu: VcpuId) {
+    if let Some(told) = hv.vcpu_mut(vcpu) {
+        told.upcall_edge = true;
+    }
+    hv.wake(vcpu);
 }
 
 /// Whether a port has an event; false for numbers beyond the ABI.
@@ -249,7 +257,7 @@ pub fn move_vcpu_info(hv: &mut Hypervisor, vcpu: VcpuId, to: MachineAddress) -> 
     let from = core::mem::replace(&mut moved.vcpu_info, to);
     memory.copy(from, to, size_of::<xen_abi::xen::VcpuInfo>());
     shared::announce_all(&memory, to);
-    hv.wake(vcpu);
+    announced(hv, vcpu);
     Ok(())
 }
 
@@ -279,14 +287,12 @@ fn set_pending(hv: &mut Hypervisor, domain: DomainId, port: u32) {
             .as_ref()
             .is_some_and(|polling| polling.ports.contains(&port))
     };
-    let woken = |index: u32, vcpu| upcall && index == told || polls(vcpu);
-    let woken: Vec<u32> = (0..)
-        .zip(&body.vcpus)
-        .filter(|(index, vcpu)| woken(*index, vcpu))
-        .map(|(index, _)| index)
-        .collect();
-    for index in woken {
-        hv.wake(VcpuId { domain, index });
+    let polling: Vec<VcpuId> = body.vcpus.iter().filter(|vcpu| polls(vcpu)).map(|vcpu| vcpu.id).collect();
+    if upcall {
+        announced(hv, VcpuId { domain, index: told });
+    }
+    for vcpu in polling {
+        hv.wake(vcpu);
     }
 }
 

@@ -11,12 +11,11 @@ use xen_abi::{
 use super::{
     Answer, Call, Result, context,
     context::{named, read, write, write_bytes},
-    lifecycle::{Lifecycle, Progress},
     machine,
 };
 use crate::{
     Hypervisor,
-    domain::{DomainId, State, VcpuId},
+    domain::{DomainId, State, VcpuId, build::Progress},
     errno::Errno,
     memory::PAGE_SIZE,
 };
@@ -174,7 +173,7 @@ fn machine_info(hv: &Hypervisor) -> MachineInfo {
     MachineInfo {
         total_pages: hv.frames.total_pages(),
         free_pages: hv.frames.free_pages(),
-        bundle_pages: (hv.bundle.len() as u64).div_ceil(PAGE_SIZE),
+        bundle_pages: hv.machine.bundle.length().div_ceil(PAGE_SIZE),
         uptime: machine::now(),
         tsc_khz: machine::tsc_khz(),
         cpus: 1,

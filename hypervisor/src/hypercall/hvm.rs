@@ -11,7 +11,7 @@ use crate::{
     Hypervisor,
     domain::VcpuId,
     errno::Errno,
-    grant,
+    event, grant,
     memory::{GuestAddress, PAGE_SIZE, PageKind},
 };
 
@@ -43,6 +43,9 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             };
             let vcpu = hv.vcpu_mut(id).ok_or(Errno::NOENT)?;
             vcpu.upcall_vector = Some(request.vector);
+            // What is pending already counts as an edge.
+            let pending = event::upcall_pending(hv, id);
+            hv.vcpu_mut(id).ok_or(Errno::NOENT)?.upcall_edge = pending;
         }
         HVMOP_get_time => write(hv, caller, at, &HvmGetTime { now: machine::now() })?,
         HVMOP_flush_tlbs => {

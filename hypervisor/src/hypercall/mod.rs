@@ -14,7 +14,6 @@ mod context;
 mod event_channel;
 mod grant_table;
 mod hvm;
-mod lifecycle;
 pub(crate) mod machine;
 mod memory;
 mod multicall;

@@ -7,7 +7,6 @@ use xen_abi::{event_channel::EVTCHN_2L_NR_CHANNELS, sched::*, xen::VcpuInfo};
 use super::{
     Answer, Call, Result,
     context::{element, named, read},
-    lifecycle::Lifecycle,
     machine,
 };
 use crate::{
@@ -123,6 +122,7 @@ fn watchdog(hv: &mut Hypervisor, caller: VcpuId, at: u64) -> Result {
     let expiry = machine::now()
         .saturating_add(u64::from(request.timeout) * 1_000_000_000)
         .max(1);
+    let first = VcpuId { domain: caller.domain, index: 0 };
     let watchdogs = &mut hv.body_mut(caller.domain).ok_or(Errno::SRCH)?.watchdogs;
     if request.id == 0 {
         if request.timeout == 0 {
@@ -133,11 +133,13 @@ fn watchdog(hv: &mut Hypervisor, caller: VcpuId, at: u64) -> Result {
             .position(|watchdog| *watchdog == 0)
             .ok_or(Errno::NOSPC)?;
         watchdogs[free] = expiry;
+        hv.rearm(first);
         return Ok(Answer::Done(free as i64 + 1));
     }
     let watchdog = watchdogs
         .get_mut(request.id as usize - 1)
         .filter(|watchdog| **watchdog != 0);
     *watchdog.ok_or(Errno::INVAL)? = if request.timeout == 0 { 0 } else { expiry };
+    hv.rearm(first);
     Ok(Answer::OK)
 }

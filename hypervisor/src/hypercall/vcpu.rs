@@ -20,7 +20,6 @@ use crate::{
     errno::Errno,
     event,
     memory::{GuestAddress, MachineAddress, PAGE_SIZE, PageKind, walk::GuestPointer},
-    virt::Injection,
 };
 
 /// The shortest period of a timer, in nanoseconds.
@@ -44,9 +43,7 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             if !calls(hv, id)?.initialised {
                 return Err(Errno::INVAL);
             }
-            if offline {
-                hv.vcpu_mut(id).ok_or(Errno::NOENT)?.status = VcpuStatus::Runnable;
-            }
+            hv.bring_up(id);
             Ok(Answer::OK)
         }
         VCPUOP_down => down(hv, caller, id),
@@ -78,10 +75,12 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             }
             let next = machine::now().saturating_add(request.period_ns);
             hv.vcpu_mut(id).ok_or(Errno::NOENT)?.periodic = Some((request.period_ns, next));
+            hv.rearm(id);
             Ok(Answer::OK)
         }
         VCPUOP_stop_periodic_timer => {
             vcpu.periodic = None;
+            hv.rearm(id);
             Ok(Answer::OK)
         }
         VCPUOP_set_singleshot_timer => {
@@ -100,10 +99,7 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
         }
         VCPUOP_register_vcpu_info => register_info(hv, caller, id, at),
         VCPUOP_send_nmi => {
-            if vcpu.processor.injection_pending() {
-                return Err(Errno::BUSY);
-            }
-            vcpu.processor.inject(Injection::NonMaskableInterrupt);
+            vcpu.non_maskable = true;
             hv.wake(id);
             Ok(Answer::OK)
         }
@@ -183,8 +179,8 @@ fn down(hv: &mut Hypervisor, caller: VcpuId, id: VcpuId) -> Result {
     }
     // It comes up again where it left off, with this call done.
     calls(hv, id)?.initialised = true;
+    hv.take_down(id);
     let vcpu = hv.vcpu_mut(id).ok_or(Errno::NOENT)?;
-    vcpu.status = VcpuStatus::Offline;
     if id != caller {
         return Ok(Answer::OK);
     }

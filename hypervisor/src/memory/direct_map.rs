@@ -59,8 +59,17 @@ impl DirectMap {
     /// Copies bytes in.
     pub fn write(&self, address: MachineAddress, from: &[u8]) {
         let into = self.pointer(address, from.len());
-        // SAFETY: as in `read`.
-        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), into, from.len()) }
+        let words = from.len() / 8;
+        // SAFETY: as in `read`; the words are the beginning of both ranges.
+        unsafe {
+            core::arch::asm!(
+                "rep movsq",
+                inout("rcx") words => _, inout("rdi") into => _, inout("rsi") from.as_ptr() => _,
+                options(nostack, preserves_flags)
+            );
+            let done = words * 8;
+            core::ptr::copy_nonoverlapping(from.as_ptr().add(done), into.add(done), from.len() - done);
+        }
     }
 
     /// Copies between two places of machine memory, which may overlap.
@@ -73,8 +82,17 @@ impl DirectMap {
     /// Fills with zeros.
     pub fn zero(&self, address: MachineAddress, length: usize) {
         let into = self.pointer(address, length);
-        // SAFETY: `pointer` checked the range.
-        unsafe { core::ptr::write_bytes(into, 0, length) }
+        let words = length / 8;
+        // SAFETY: `pointer` checked the range, of which the words are the beginning.
+        unsafe {
+            // By words: processors do it as fast by bytes, emulators by far not.
+            core::arch::asm!(
+                "rep stosq",
+                inout("rcx") words => _, inout("rdi") into => _, in("rax") 0u64,
+                options(nostack, preserves_flags)
+            );
+            core::ptr::write_bytes(into.add(words * 8), 0, length % 8);
+        }
     }
 
     /// A word shared with a guest. `address` is a multiple of its size.

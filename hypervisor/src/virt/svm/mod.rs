@@ -133,6 +133,10 @@ impl Backend for Svm {
         "AMD SVM with nested paging"
     }
 
+    fn hypercall_instruction(&self) -> [u8; 3] {
+        [0x0f, 0x01, 0xd9]
+    }
+
     fn create(
         &self,
         memory: &DirectMap,
@@ -350,17 +354,26 @@ impl VirtualCpu for SvmVcpu {
     }
 
     fn request_interrupt_window(&mut self, wanted: bool) {
+        const WINDOW: u64 =
+            virtual_interrupt::PENDING | virtual_interrupt::PRIORITY | virtual_interrupt::IGNORE_PRIORITY;
         let control = &mut self.vmcb_mut().control;
         if wanted {
             control.intercept[0] |= intercept::VIRTUAL_INTERRUPT as u32;
-            control.virtual_interrupt = virtual_interrupt::MASKING
-                | virtual_interrupt::PENDING
-                | virtual_interrupt::PRIORITY
-                | virtual_interrupt::IGNORE_PRIORITY;
+            control.virtual_interrupt |= WINDOW;
         } else {
             control.intercept[0] &= !(intercept::VIRTUAL_INTERRUPT as u32);
-            control.virtual_interrupt = virtual_interrupt::MASKING;
+            control.virtual_interrupt &= !WINDOW;
         }
+    }
+
+    fn task_priority(&self) -> u8 {
+        (self.vmcb().control.virtual_interrupt & virtual_interrupt::TASK_PRIORITY) as u8
+    }
+
+    fn set_task_priority(&mut self, priority: u8) {
+        let control = &mut self.vmcb_mut().control;
+        let rest = control.virtual_interrupt & !virtual_interrupt::TASK_PRIORITY;
+        control.virtual_interrupt = rest | u64::from(priority) & virtual_interrupt::TASK_PRIORITY;
     }
 
     fn paging(&self) -> Paging {

@@ -227,6 +227,8 @@ pub mod intercept {
 
 /// Bits of [`Control::virtual_interrupt`].
 pub mod virtual_interrupt {
+    /// CR8 of the guest.
+    pub const TASK_PRIORITY: u64 = 0xf;
     /// An interrupt is pending; serves as the interrupt window.
     pub const PENDING: u64 = 1 << 8;
     /// Highest priority.

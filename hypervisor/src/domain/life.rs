@@ -1,0 +1,84 @@
+//! The end of a domain: stopped by itself or by the hypervisor, and taken down.
+
+use alloc::vec::Vec;
+
+use xen_abi::{sched, vcpu::RUNSTATE_offline, xen::VIRQ_DOM_EXC};
+
+use super::{DomainId, State, VcpuId, VcpuStatus};
+use crate::{Hypervisor, event, grant, hypercall, memory::PageKind, platform::time};
+
+/// Stops a domain: its vCPUs run no more, everything that it owns stays until it is destroyed. `reason` is one of `SHUTDOWN_*` (sched.h).
+/// The control domain learns of it by `VIRQ_DOM_EXC`.
+pub fn stop_domain(hv: &mut Hypervisor, id: DomainId, reason: u32) {
+    hypercall::flush_console(hv, id);
+    let Some(domain) = hv.domain_mut(id).filter(|domain| domain.state == State::Running) else { return };
+    domain.state = State::Stopped { reason };
+    let (name, control) = (domain.spec.name.clone(), domain.spec.capabilities.control);
+    let now = time::now();
+    let vcpus = domain.body.as_mut().map_or(0, |body| {
+        for vcpu in &mut body.vcpus {
+            vcpu.status = VcpuStatus::Offline;
+            vcpu.runstate.enter(RUNSTATE_offline, now);
+            (vcpu.oneshot, vcpu.periodic, vcpu.polling) = (None, None, None);
+        }
+        body.watchdogs = [0; 2];
+        body.vcpus.len() as u32
+    });
+    for index in 0..vcpus {
+        let vcpu = VcpuId { domain: id, index };
+        hv.scheduler.sleep(vcpu);
+        hv.rearm(vcpu);
+    }
+    match reason {
+        sched::SHUTDOWN_poweroff => log::info!("{name} powered off"),
+        sched::SHUTDOWN_reboot => log::info!("{name} wants a reboot"),
+        sched::SHUTDOWN_suspend => log::info!("{name} is suspended"),
+        sched::SHUTDOWN_watchdog => log::error!("{name} stopped: its watchdog expired"),
+        sched::SHUTDOWN_crash => log::error!("{name} crashed"),
+        reason => log::error!("{name} stopped with reason {reason}"),
+    }
+    if control {
+        log::error!("{name} was the control domain: nobody starts, restarts or serves the store of domains any more");
+    }
+    event::raise_global_virq(hv, VIRQ_DOM_EXC);
+}
+
+/// Takes a domain down, whatever its state, and unwinds what it holds. Its memory goes back to the machine (pages that others have mapped when they let go),
+/// and reaches the next domain zeroed.
+pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
+    super::build::abandon(hv, id);
+    let Some(domain) = hv.domain_mut(id) else { return };
+    if domain.body.is_none() {
+        return;
+    }
+    for function in domain.devices.clone() {
+        // No device may write to memory that is about to be somebody else's.
+        super::devices::quiesce(&hv.machine, function);
+    }
+    event::unbind_all(hv, id);
+    grant::release_all(hv, id);
+    let Some(domain) = hv.domain_mut(id) else { return };
+    domain.state = State::Absent;
+    let Some(body) = domain.body.take() else { return };
+    if hv.loaded.is_some_and(|loaded| loaded.domain == id) {
+        hv.loaded = None;
+    }
+    for vcpu in body.vcpus {
+        hv.scheduler.remove(vcpu.id);
+        if let Some(armed) = vcpu.armed {
+            hv.timers.remove(&(armed, vcpu.id));
+        }
+        vcpu.processor.release(&mut hv.frames);
+    }
+    let mut owned = Vec::new();
+    body.p2m.for_each(&hv.memory, |_, mapping, count| {
+        if mapping.kind == PageKind::Ram {
+            owned.push((mapping.machine, count));
+        }
+    });
+    for (first, count) in owned {
+        grant::free_frames(hv, first, count);
+    }
+    hv.frames.free(body.shared_info, 1);
+    body.p2m.release(&hv.memory, &mut hv.frames);
+}

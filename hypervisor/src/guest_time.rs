@@ -1,0 +1,51 @@
+//! Tells domains the time, in the pages that they read it from: the time page of each vCPU and the wall clock. The system time of every domain is the
+//! machine's clock, so absolute deadlines mean the same everywhere.
+
+use core::{mem::offset_of, sync::atomic::Ordering};
+
+use xen_abi::xen::{SharedInfo, VcpuInfo};
+use zerocopy::IntoBytes;
+
+use crate::{
+    Hypervisor,
+    domain::{DomainId, VcpuId},
+    guest::clock::{Scale, WallClock},
+    memory::MachineAddress,
+    platform::time,
+};
+
+/// Fills the time page of a vCPU, in its `vcpu_info`. The rate never changes, so once a place is enough.
+pub fn publish(hv: &mut Hypervisor, id: VcpuId) {
+    let memory = hv.memory;
+    let Some(vcpu) = hv.vcpu_mut(id) else { return };
+    let place = MachineAddress(vcpu.vcpu_info.0 + offset_of!(VcpuInfo, time) as u64);
+    publish_at(&memory, vcpu, place);
+}
+
+/// Fills a time page at another place (`VCPUOP_register_vcpu_time_memory_area`).
+pub fn publish_at(memory: &crate::memory::DirectMap, vcpu: &mut crate::domain::Vcpu, place: MachineAddress) {
+    let counter = time::tsc_at_zero().wrapping_add(vcpu.machine.tsc_offset);
+    // The very scale of the machine's clock, so that guests compute what the hypervisor does.
+    let scale = time::scale();
+    let scale = Scale { multiplier: scale.multiplier, shift: scale.shift };
+    let update = vcpu.machine.clock.update(scale, counter, 0);
+    let version = memory.atomic_u32(place);
+    version.store(update.begin, Ordering::Release);
+    memory.write(place, update.body.as_bytes());
+    core::sync::atomic::fence(Ordering::Release);
+    version.store(update.end, Ordering::Release);
+}
+
+/// Fills the wall clock in a domain's shared-info page.
+pub fn publish_wall_clock(hv: &Hypervisor, id: DomainId) {
+    let Some(body) = hv.body(id) else { return };
+    let word = |offset: usize| hv.memory.atomic_u32(MachineAddress(body.shared_info.address().0 + offset as u64));
+    let version = word(offset_of!(SharedInfo, wc_version));
+    let nanoseconds = u128::from(time::wall_clock_at_boot()) * 1_000_000_000;
+    let clock = WallClock::new(nanoseconds, version.load(Ordering::Relaxed));
+    version.store(clock.version, Ordering::Release);
+    word(offset_of!(SharedInfo, wc_sec)).store(clock.seconds, Ordering::Release);
+    word(offset_of!(SharedInfo, wc_nsec)).store(clock.nanoseconds, Ordering::Release);
+    word(offset_of!(SharedInfo, wc_sec_hi)).store(clock.seconds_high, Ordering::Release);
+    version.store(clock.version.wrapping_add(1), Ordering::Release);
+}

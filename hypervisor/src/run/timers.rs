@@ -1,0 +1,121 @@
+//! Timers of vCPUs: what happens when one is due, and the one alarm of the processor.
+
+use xen_abi::{sched::SHUTDOWN_watchdog, xen::VIRQ_TIMER};
+
+use crate::{Hypervisor, domain::VcpuId, event, platform::time};
+
+/// The processor's timer, which is set only when what it should be set to changes.
+#[derive(Default)]
+pub(super) struct Alarm {
+    set_to: Option<u64>,
+}
+
+impl Alarm {
+    /// The processor is to be interrupted at this time, or never.
+    pub(super) fn set(&mut self, deadline: Option<u64>) {
+        if self.set_to != deadline {
+            time::set_deadline(deadline);
+            self.set_to = deadline;
+        }
+    }
+
+    /// An interrupt came, maybe the timer's, maybe too early.
+    pub(super) fn went_off(&mut self) {
+        self.set_to = None;
+    }
+}
+
+/// Lets everything happen that is due at `now`.
+pub(super) fn expire(hv: &mut Hypervisor, now: u64) {
+    while let Some(&(deadline, id)) = hv.timers.first() {
+        if deadline > now {
+            return;
+        }
+        hv.timers.pop_first();
+        expire_vcpu(hv, id, now);
+    }
+}
+
+fn expire_vcpu(hv: &mut Hypervisor, id: VcpuId, now: u64) {
+    let due = |deadline: u64| deadline <= now;
+    let Some(vcpu) = hv.vcpu_mut(id) else { return };
+    vcpu.armed = None;
+    let mut tick = false;
+    if vcpu.oneshot.is_some_and(due) {
+        vcpu.oneshot = None;
+        tick = true;
+    }
+    if let Some((period, next)) = &mut vcpu.periodic
+        && due(*next)
+    {
+        // Ticks that were missed are not made up for.
+        *next += (now - *next) / (*period).max(1) * *period + (*period).max(1);
+        tick = true;
+    }
+    let gives_up = vcpu.polling.as_ref().is_some_and(|polling| polling.deadline.is_some_and(due));
+    let interrupt = vcpu.machine.apic.expire(now);
+    if tick {
+        event::raise_virq(hv, id, VIRQ_TIMER);
+    }
+    if gives_up || interrupt {
+        hv.wake(id);
+    }
+    if let Some(vcpu) = hv.vcpu_mut(id).filter(|_| gives_up) {
+        vcpu.polling = None;
+    }
+    let expired = id.index == 0
+        && hv.body(id.domain).is_some_and(|body| body.watchdogs.iter().any(|deadline| *deadline != 0 && due(*deadline)));
+    if expired {
+        hv.stop_domain(id.domain, SHUTDOWN_watchdog);
+    }
+    hv.rearm(id);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{Polling, State, VcpuStatus},
+        testing::{hypervisor, vcpu},
+    };
+
+    const GUEST: u16 = 3;
+
+    #[test]
+    fn timers_fire_once_and_periodic_ones_again() {
+        let mut hv = hypervisor();
+        let id = vcpu(GUEST);
+        let port = event::bind_virq(&mut hv, id.domain, VIRQ_TIMER, 0).unwrap();
+        let fired = |hv: &Hypervisor| event::tests::pending(hv, GUEST, port);
+        hv.vcpu_mut(id).unwrap().oneshot = Some(100);
+        hv.rearm(id);
+        expire(&mut hv, 99);
+        assert!(!fired(&hv));
+        hv.sleep(id);
+        expire(&mut hv, 100);
+        assert!(fired(&hv) && hv.timers.is_empty());
+        assert_eq!(hv.vcpu(id).unwrap().status, VcpuStatus::Runnable);
+        hv.vcpu_mut(id).unwrap().periodic = Some((10, 110));
+        hv.rearm(id);
+        expire(&mut hv, 135);
+        assert_eq!(hv.vcpu(id).unwrap().periodic, Some((10, 140)));
+        assert_eq!(hv.timers.first(), Some(&(140, id)));
+    }
+
+    #[test]
+    fn a_poll_gives_up_and_a_watchdog_bites() {
+        let mut hv = hypervisor();
+        let id = vcpu(GUEST);
+        hv.vcpu_mut(id).unwrap().polling = Some(Polling { ports: vec![5], deadline: Some(50) });
+        hv.sleep(id);
+        hv.rearm(id);
+        expire(&mut hv, 50);
+        let vcpu = hv.vcpu(id).unwrap();
+        assert_eq!((vcpu.status, &vcpu.polling), (VcpuStatus::Runnable, &None));
+        hv.body_mut(id.domain).unwrap().watchdogs = [0, 60];
+        hv.rearm(id);
+        expire(&mut hv, 60);
+        assert_eq!(hv.domain(id.domain).unwrap().state, State::Stopped { reason: SHUTDOWN_watchdog });
+        assert!(hv.timers.is_empty());
+    }
+}
