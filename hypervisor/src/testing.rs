@@ -211,24 +211,9 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
     hv.bring_up(VcpuId { domain: id, index: 0 });
 }
 
-/// Takes a domain's body away as the builder does, in the order that [`crate::event`] and [`crate::grant`] ask for.
+/// Takes a domain down.
 pub fn destroy(hv: &mut Hypervisor, id: DomainId) {
-    crate::event::unbind_all(hv, id);
-    crate::grant::release_all(hv, id);
-    let domain = hv.domains.get_mut(&id).unwrap();
-    let body = domain.body.take().unwrap();
-    domain.state = State::Absent;
-    let mut ram = Vec::new();
-    body.p2m.for_each(&hv.memory, |_, mapping, count| {
-        if mapping.kind == PageKind::Ram {
-            ram.push((mapping.machine, count));
-        }
-    });
-    for (first, count) in ram {
-        crate::grant::free_frames(hv, first, count);
-    }
-    hv.frames.free(body.shared_info, 1);
-    body.p2m.release(&hv.memory, &mut hv.frames);
+    hv.destroy_domain(id);
 }
 
 /// The first vCPU of a domain.
