@@ -24,7 +24,12 @@ pub struct Limits {
     pub page_list: bool,
     /// Bytes of the device's block: a command carries whole ones.
     pub block: u32,
+    /// Sectors that one command discards.
+    pub discard_sectors: u64,
 }
+
+/// Sectors that one command discards where the device sets no bound: few enough that it ends soon.
+pub const DISCARD_SECTORS: u64 = 1 << 23;
 
 /// How far a list of segments has been carved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,6 +133,7 @@ mod tests {
         piece_bytes: PAGE,
         page_list: true,
         block: 512,
+        discard_sectors: 64,
     };
 
     #[test]
@@ -204,6 +210,7 @@ mod tests {
                 piece_bytes: if page_list { PAGE } else { 8192 },
                 page_list,
                 block: if big { 4096 } else { 512 },
+                discard_sectors: 64,
             };
             let mut cursor = Cursor::default();
             let mut seen = Vec::new();

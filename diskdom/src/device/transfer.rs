@@ -14,8 +14,6 @@ use super::{Completion, IoError, Operation, Request, SECTOR, Segment, SubmitErro
 const SLOTS: usize = 256;
 /// How often a request is issued before resets of the device are held against it.
 const TRIES: u8 = 3;
-/// Sectors that one command discards: small enough that a command ends soon.
-const DISCARD_SECTORS: u64 = 1 << 23;
 
 /// One command's part of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +217,7 @@ impl Transfer {
         pieces.clear();
         let sectors = match self.operation {
             Operation::Flush => 0,
-            Operation::Discard => (self.sectors - self.issued).min(DISCARD_SECTORS),
+            Operation::Discard => (self.sectors - self.issued).min(limits.discard_sectors),
             Operation::Read | Operation::Write => {
                 match carve(&self.segments, &mut self.cursor, limits, pieces) {
                     Ok(bytes) => u64::from(bytes) / SECTOR,
@@ -256,6 +254,7 @@ mod tests {
             piece_bytes: 4096,
             page_list: true,
             block: 512,
+            discard_sectors: 64,
         }
     }
 

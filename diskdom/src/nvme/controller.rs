@@ -16,7 +16,7 @@ use super::prp::{MAX_BYTES, MAX_PIECES, PrpPool};
 use super::queue::QueuePair;
 use super::registers::{ABSENT, Capabilities, FATAL, STATUS};
 use super::status::Status;
-use crate::device::carve::{Limits, PAGE};
+use crate::device::carve::{DISCARD_SECTORS, Limits, PAGE};
 use crate::device::transfer::{Part, Transfers};
 use crate::device::{self, IoError, Operation, Pause, Request, SECTOR, Segment, SubmitError, Tag};
 use crate::log_limit::LogLimit;
@@ -215,6 +215,7 @@ impl<R: Registers> Controller<R> {
                 piece_bytes: PAGE,
                 page_list: true,
                 block: block_of(blocks, unit),
+                discard_sectors: DISCARD_SECTORS,
             };
             let Some(part) = self.transfers.next_part(limits, &mut self.pieces) else {
                 break;
