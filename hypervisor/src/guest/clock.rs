@@ -97,14 +97,12 @@ impl VcpuClock {
     }
 }
 
-/// The words of the wall clock in the shared-info page: the time of day when the guest's system time was 0. Write `begin` into `wc_version`, then
-/// the other words, then `end`.
+/// The words of the wall clock in the shared-info page: the time of day when the guest's system time was 0. Write `version` into `wc_version`,
+/// then the other words, then `version + 1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WallClock {
     /// An odd version: readers wait.
-    pub begin: u32,
-    /// The next even version.
-    pub end: u32,
+    pub version: u32,
     /// `wc_sec`.
     pub seconds: u32,
     /// `wc_nsec`.
@@ -114,13 +112,11 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// The wall clock of a domain whose system time was 0 at `nanoseconds` since 1970; `version` is the one in memory.
-    pub fn new(nanoseconds: u128, version: u32) -> Self {
+    /// The wall clock of a domain whose system time was 0 at `nanoseconds` since 1970; `previous` is the version in memory.
+    pub fn new(nanoseconds: u128, previous: u32) -> Self {
         let seconds = (nanoseconds / 1_000_000_000) as u64;
-        let begin = version.wrapping_add(1) | 1;
         Self {
-            begin,
-            end: begin.wrapping_add(1),
+            version: previous.wrapping_add(1) | 1,
             seconds: seconds as u32,
             nanoseconds: (nanoseconds % 1_000_000_000) as u32,
             seconds_high: (seconds >> 32) as u32,
@@ -211,7 +207,7 @@ mod tests {
             }
         );
         assert_eq!(
-            WallClock::new(0, 3).begin,
+            WallClock::new(0, 3).version,
             5,
             "the guest left an odd version behind"
         );

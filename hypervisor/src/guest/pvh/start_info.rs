@@ -92,8 +92,8 @@ impl MemoryMap {
             .splice(index..=index, parts.into_iter().filter(|part| part.length > 0));
     }
 
-    /// The ranges that memory stands behind, whatever is in it: first address and bytes.
-    pub fn backed(&self) -> impl Iterator<Item = (GuestAddress, u64)> + '_ {
+    /// The ranges of RAM, also where it is carved: first address and bytes.
+    pub fn ram(&self) -> impl Iterator<Item = (GuestAddress, u64)> + '_ {
         self.0
             .iter()
             .filter(|range| range.kind != RangeKind::Reserved)
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn memory_goes_around_the_hole() {
-        let ram = |bytes| MemoryMap::new(bytes).backed().collect::<Vec<_>>();
+        let ram = |bytes| MemoryMap::new(bytes).ram().collect::<Vec<_>>();
         assert_eq!(ram(GIB), [(GuestAddress(0), GIB)]);
         assert_eq!(ram(3 * GIB), [(GuestAddress(0), 3 * GIB)]);
         assert_eq!(
@@ -269,7 +269,7 @@ mod tests {
             for (address, length) in cuts {
                 map.carve(GuestAddress(address), length, RangeKind::Acpi);
             }
-            prop_assert_eq!(map.backed().map(|(_, length)| length).sum::<u64>(), bytes);
+            prop_assert_eq!(map.ram().map(|(_, length)| length).sum::<u64>(), bytes);
             prop_assert!(map.0.windows(2).all(|pair| pair[0].address.0 + pair[0].length <= pair[1].address.0));
         }
     }
