@@ -199,8 +199,7 @@ mod tests {
         assert_eq!(
             wall,
             WallClock {
-                begin: 3,
-                end: 4,
+                version: 3,
                 seconds: 7,
                 nanoseconds: 9,
                 seconds_high: 5
