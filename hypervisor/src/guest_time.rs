@@ -20,6 +20,7 @@ pub fn publish(hv: &mut Hypervisor, id: VcpuId) {
     let Some(vcpu) = hv.vcpu_mut(id) else { return };
     let place = MachineAddress(vcpu.vcpu_info.0 + offset_of!(VcpuInfo, time) as u64);
     publish_at(&memory, vcpu, place);
+    crate::hypercall::update_time_area(hv, id);
 }
 
 /// Fills a time page at another place (`VCPUOP_register_vcpu_time_memory_area`).
@@ -27,7 +28,10 @@ pub fn publish_at(memory: &crate::memory::DirectMap, vcpu: &mut crate::domain::V
     let counter = time::tsc_at_zero().wrapping_add(vcpu.machine.tsc_offset);
     // The very scale of the machine's clock, so that guests compute what the hypervisor does.
     let scale = time::scale();
-    let scale = Scale { multiplier: scale.multiplier, shift: scale.shift };
+    let scale = Scale {
+        multiplier: scale.multiplier,
+        shift: scale.shift,
+    };
     let update = vcpu.machine.clock.update(scale, counter, 0);
     let version = memory.atomic_u32(place);
     version.store(update.begin, Ordering::Release);
@@ -39,7 +43,10 @@ pub fn publish_at(memory: &crate::memory::DirectMap, vcpu: &mut crate::domain::V
 /// Fills the wall clock in a domain's shared-info page.
 pub fn publish_wall_clock(hv: &Hypervisor, id: DomainId) {
     let Some(body) = hv.body(id) else { return };
-    let word = |offset: usize| hv.memory.atomic_u32(MachineAddress(body.shared_info.address().0 + offset as u64));
+    let word = |offset: usize| {
+        hv.memory
+            .atomic_u32(MachineAddress(body.shared_info.address().0 + offset as u64))
+    };
     let version = word(offset_of!(SharedInfo, wc_version));
     let nanoseconds = u128::from(time::wall_clock_at_boot()) * 1_000_000_000;
     let clock = WallClock::new(nanoseconds, version.load(Ordering::Relaxed));

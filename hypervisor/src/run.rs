@@ -29,6 +29,7 @@ pub fn run(mut hv: Hypervisor) -> ! {
     let mut clock = timers::Alarm::default();
     loop {
         take_interrupts(&mut hv);
+        event::announce_log(&mut hv);
         let now = time::now();
         timers::expire(&mut hv, now);
         match hv.scheduler.pick(PROCESSOR, now) {
@@ -45,12 +46,21 @@ pub fn run(mut hv: Hypervisor) -> ! {
 /// Starts the control domain, which starts the others. If there is none, or it cannot start, all others are started all the same: a guest without
 /// its store is better than a silent machine.
 fn start_first(hv: &mut Hypervisor) {
-    let control = hv.domains.values().find(|domain| domain.spec.capabilities.control).map(|domain| domain.id);
+    let control = hv
+        .domains
+        .values()
+        .find(|domain| domain.spec.capabilities.control)
+        .map(|domain| domain.id);
     if control.is_some_and(|id| start_whole(hv, id)) {
         return;
     }
     log::error!("no control domain runs; the other domains start without it, and have no xenstore");
-    let others: alloc::vec::Vec<DomainId> = hv.domains.keys().copied().filter(|id| Some(*id) != control).collect();
+    let others: alloc::vec::Vec<DomainId> = hv
+        .domains
+        .keys()
+        .copied()
+        .filter(|id| Some(*id) != control)
+        .collect();
     for id in others {
         start_whole(hv, id);
     }
@@ -86,16 +96,30 @@ fn run_vcpu(hv: &mut Hypervisor, id: VcpuId, clock: &mut timers::Alarm) {
     loop {
         let nudge = interrupts::deliver(hv, id);
         let timer = hv.timers.first().map(|(deadline, _)| *deadline);
-        clock.set([timer, hv.scheduler.slice_end(PROCESSOR), nudge].into_iter().flatten().min());
-        let Some(body) = hv.domains.get_mut(&id.domain).and_then(|domain| domain.body.as_mut()) else { return };
+        clock.set(
+            [timer, hv.scheduler.slice_end(PROCESSOR), nudge]
+                .into_iter()
+                .flatten()
+                .min(),
+        );
+        let Some(body) = hv
+            .domains
+            .get_mut(&id.domain)
+            .and_then(|domain| domain.body.as_mut())
+        else {
+            return;
+        };
         let root = body.p2m.root();
-        let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else { return };
+        let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else {
+            return;
+        };
         hv.first_guest.get_or_insert_with(time::now);
         vcpu.processor.set_task_priority(vcpu.machine.apic.cr8());
         let exit = vcpu.processor.run(&mut vcpu.registers, root);
         vcpu.machine.apic.set_cr8(vcpu.processor.task_priority());
         vcpu.exits += 1;
         handle(hv, id, exit, clock);
+        event::announce_log(hv);
         let now = time::now();
         timers::expire(hv, now);
         if hv.scheduler.should_switch(PROCESSOR, now) {
@@ -152,7 +176,11 @@ fn handle(hv: &mut Hypervisor, id: VcpuId, exit: Exit, clock: &mut timers::Alarm
         Exit::InvalidInstruction => exits::inject(hv, id, exits::INVALID_OPCODE),
         Exit::Exception { vector, error } => exits::inject(hv, id, Injection::Exception { vector, error }),
         Exit::TripleFault => crash(hv, id, format_args!("its processor shut down (triple fault)")),
-        Exit::Unexpected(code) => crash(hv, id, format_args!("its vCPU exited for reason {code:#x}, which nobody knows")),
+        Exit::Unexpected(code) => crash(
+            hv,
+            id,
+            format_args!("its vCPU exited for reason {code:#x}, which nobody knows"),
+        ),
     }
 }
 
@@ -176,11 +204,26 @@ fn crash(hv: &mut Hypervisor, id: VcpuId, reason: core::fmt::Arguments<'_>) {
         log::error!("{} is stopped: {reason}", domain.spec.name);
         log::error!(
             "vCPU {}: rip {:#x} rsp {:#x} rflags {:#x} cr0 {:#x} cr3 {:#x} cr4 {:#x} efer {:#x}",
-            id.index, registers.rip, registers.rsp, registers.rflags, paging.cr0, paging.cr3, paging.cr4, paging.efer
+            id.index,
+            registers.rip,
+            registers.rsp,
+            registers.rflags,
+            paging.cr0,
+            paging.cr3,
+            paging.cr4,
+            paging.efer
         );
         log::error!(
             "rax {:#x} rbx {:#x} rcx {:#x} rdx {:#x} rsi {:#x} rdi {:#x} rbp {:#x} r8 {:#x} r9 {:#x}",
-            registers.rax, registers.rbx, registers.rcx, registers.rdx, registers.rsi, registers.rdi, registers.rbp, registers.r8, registers.r9
+            registers.rax,
+            registers.rbx,
+            registers.rcx,
+            registers.rdx,
+            registers.rsi,
+            registers.rdi,
+            registers.rbp,
+            registers.r8,
+            registers.r9
         );
     }
     hv.stop_domain(id.domain, sched::SHUTDOWN_crash);

@@ -46,6 +46,8 @@ pub struct Hypervisor {
     pub timers: BTreeSet<(u64, VcpuId)>,
     /// Whose extended state is in the processor.
     pub loaded: Option<VcpuId>,
+    /// How far the log reached when its reader was last told of it.
+    pub log_announced: u64,
     /// When the first guest instruction ran, in nanoseconds of the machine's clock.
     pub first_guest: Option<u64>,
 }
@@ -63,21 +65,36 @@ impl Hypervisor {
         let candidates: Vec<devices::Candidate> = machine.pci.iter().map(devices::Candidate::from).collect();
         let (assignments, messages) = devices::assign(&manifest, &candidates, manifest.allow_unconfined_dma);
         messages.iter().for_each(|message| log::warn!("{message}"));
-        if assignments.iter().any(|assignment| !assignment.functions.is_empty()) {
-            log::warn!("no IOMMU is in use: the manifest accepts that devices of driver domains can reach all memory");
+        if assignments
+            .iter()
+            .any(|assignment| !assignment.functions.is_empty())
+        {
+            log::warn!(
+                "no IOMMU is in use: the manifest accepts that devices of driver domains can reach all memory"
+            );
         }
-        let domains = (1..).zip(&manifest.domains).zip(assignments).map(|((id, spec), assignment)| {
-            let id = DomainId(id);
-            let functions = assignment.functions.iter().filter_map(|address| machine.pci_function(*address));
-            let domain = Domain {
-                functions: functions.map(devices::view).collect(),
-                interrupts: assignment.lines.iter().map(|line| machine.isa_gsi(*line)).collect(),
-                devices: assignment.functions,
-                ports: assignment.ports,
-                ..Domain::new(id, spec.clone())
-            };
-            (id, domain)
-        });
+        let domains = (1..)
+            .zip(&manifest.domains)
+            .zip(assignments)
+            .map(|((id, spec), assignment)| {
+                let id = DomainId(id);
+                let functions = assignment
+                    .functions
+                    .iter()
+                    .filter_map(|address| machine.pci_function(*address));
+                let domain = Domain {
+                    functions: functions.map(devices::view).collect(),
+                    interrupts: assignment
+                        .lines
+                        .iter()
+                        .map(|line| machine.isa_gsi(*line))
+                        .collect(),
+                    devices: assignment.functions,
+                    ports: assignment.ports,
+                    ..Domain::new(id, spec.clone())
+                };
+                (id, domain)
+            });
         Self {
             domains: domains.collect(),
             machine,
@@ -91,6 +108,7 @@ impl Hypervisor {
             held: HeldFrames::default(),
             timers: BTreeSet::new(),
             loaded: None,
+            log_announced: 0,
             first_guest: None,
         }
     }
@@ -140,9 +158,17 @@ impl Hypervisor {
 
     /// A vCPU that was offline may run, in the state that was prepared for it.
     pub fn bring_up(&mut self, id: VcpuId) {
-        let Some(domain) = self.domains.get_mut(&id.domain) else { return };
+        let Some(domain) = self.domains.get_mut(&id.domain) else {
+            return;
+        };
         let class = Class::from(domain.spec.scheduling);
-        let Some(vcpu) = domain.body.as_mut().and_then(|body| body.vcpus.get_mut(id.index as usize)) else { return };
+        let Some(vcpu) = domain
+            .body
+            .as_mut()
+            .and_then(|body| body.vcpus.get_mut(id.index as usize))
+        else {
+            return;
+        };
         if vcpu.status == VcpuStatus::Offline {
             vcpu.status = VcpuStatus::Runnable;
             vcpu.awaits_startup = false;
@@ -174,9 +200,21 @@ impl Hypervisor {
     /// Timers of a vCPU (or, for the first of a domain, its watchdogs) were set or cleared: enters the next deadline in the queue. Whoever changes one calls
     /// this; after a hypercall and an exit the loop does for the vCPU that caused it.
     pub fn rearm(&mut self, id: VcpuId) {
-        let Some(body) = self.domains.get_mut(&id.domain).and_then(|domain| domain.body.as_mut()) else { return };
-        let watchdogs = body.watchdogs.into_iter().filter(|deadline| *deadline != 0 && id.index == 0).min();
-        let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else { return };
+        let Some(body) = self
+            .domains
+            .get_mut(&id.domain)
+            .and_then(|domain| domain.body.as_mut())
+        else {
+            return;
+        };
+        let watchdogs = body
+            .watchdogs
+            .into_iter()
+            .filter(|deadline| *deadline != 0 && id.index == 0)
+            .min();
+        let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else {
+            return;
+        };
         let deadline = vcpu.deadline().into_iter().chain(watchdogs).min();
         if vcpu.armed == deadline {
             return;
@@ -191,7 +229,10 @@ impl Hypervisor {
     }
 
     /// The next piece of building and starting a domain; see [`crate::domain::build`].
-    pub fn start_domain(&mut self, id: DomainId) -> Result<crate::domain::build::Progress, crate::errno::Errno> {
+    pub fn start_domain(
+        &mut self,
+        id: DomainId,
+    ) -> Result<crate::domain::build::Progress, crate::errno::Errno> {
         crate::domain::build::start_domain(self, id)
     }
 

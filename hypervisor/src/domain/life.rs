@@ -11,7 +11,10 @@ use crate::{Hypervisor, event, grant, hypercall, memory::PageKind, platform::tim
 /// The control domain learns of it by `VIRQ_DOM_EXC`.
 pub fn stop_domain(hv: &mut Hypervisor, id: DomainId, reason: u32) {
     hypercall::flush_console(hv, id);
-    let Some(domain) = hv.domain_mut(id).filter(|domain| domain.state == State::Running) else { return };
+    event::take_console_back(hv, id);
+    let Some(domain) = hv.domain_mut(id).filter(|domain| domain.state == State::Running) else {
+        return;
+    };
     domain.state = State::Stopped { reason };
     let (name, control) = (domain.spec.name.clone(), domain.spec.capabilities.control);
     let now = time::now();
@@ -38,7 +41,9 @@ pub fn stop_domain(hv: &mut Hypervisor, id: DomainId, reason: u32) {
         reason => log::error!("{name} stopped with reason {reason}"),
     }
     if control {
-        log::error!("{name} was the control domain: nobody starts, restarts or serves the store of domains any more");
+        log::error!(
+            "{name} was the control domain: nobody starts, restarts or serves the store of domains any more"
+        );
     }
     event::raise_global_virq(hv, VIRQ_DOM_EXC);
 }

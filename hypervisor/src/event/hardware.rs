@@ -1,9 +1,13 @@
 //! The machine's part of physical interrupts; in tests there is none, and everything works.
 
 #[cfg(test)]
-pub(super) use fake::{allocate_vector, check, connect, disconnect, free_vector, leave_console, unmask};
+pub(super) use fake::{
+    LOG_END, allocate_vector, check, connect, disconnect, free_vector, leave_console, log_end, unmask,
+};
 #[cfg(not(test))]
-pub(super) use real::{allocate_vector, check, connect, disconnect, free_vector, leave_console, unmask};
+pub(super) use real::{
+    allocate_vector, check, connect, disconnect, free_vector, leave_console, log_end, unmask,
+};
 
 #[cfg(not(test))]
 mod real {
@@ -95,6 +99,11 @@ mod real {
     pub(in crate::event) fn leave_console(owned: bool) {
         log::serial(!owned);
     }
+
+    /// Position behind the last byte of the log.
+    pub(in crate::event) fn log_end() -> u64 {
+        log::end()
+    }
 }
 
 #[cfg(test)]
@@ -125,5 +134,11 @@ mod fake {
 
     pub(in crate::event) fn unmask(_: u32) {}
 
+    std::thread_local!(pub(in crate::event) static LOG_END: Cell<u64> = const { Cell::new(0) });
+
     pub(in crate::event) fn leave_console(_: bool) {}
+
+    pub(in crate::event) fn log_end() -> u64 {
+        LOG_END.get()
+    }
 }

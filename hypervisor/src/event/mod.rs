@@ -242,6 +242,24 @@ pub fn raise_global_virq(hv: &mut Hypervisor, virq: u32) {
     }
 }
 
+/// Tells the reader of the log (`VIRQ_CON_RING`) if it has grown since the last call. The loop calls this now and then.
+pub fn announce_log(hv: &mut Hypervisor) {
+    let end = hardware::log_end();
+    if core::mem::replace(&mut hv.log_announced, end) != end {
+        raise_global_virq(hv, VIRQ_CON_RING);
+    }
+}
+
+/// A domain stopped: if it had the operator's console, the hypervisor writes to the serial port itself again.
+pub fn take_console_back(hv: &Hypervisor, domain: DomainId) {
+    if hv
+        .body(domain)
+        .is_some_and(|body| body.events.virq(VIRQ_CON_RING, 0).is_some())
+    {
+        hardware::leave_console(false);
+    }
+}
+
 /// Whether an upcall is pending (`evtchn_upcall_pending`): before an entry, a vCPU with an upcall vector gets it injected; a
 /// vCPU that is about to block does not.
 pub fn upcall_pending(hv: &Hypervisor, vcpu: VcpuId) -> bool {
@@ -287,7 +305,12 @@ fn set_pending(hv: &mut Hypervisor, domain: DomainId, port: u32) {
             .as_ref()
             .is_some_and(|polling| polling.ports.contains(&port))
     };
-    let polling: Vec<VcpuId> = body.vcpus.iter().filter(|vcpu| polls(vcpu)).map(|vcpu| vcpu.id).collect();
+    let polling: Vec<VcpuId> = body
+        .vcpus
+        .iter()
+        .filter(|vcpu| polls(vcpu))
+        .map(|vcpu| vcpu.id)
+        .collect();
     if upcall {
         announced(hv, VcpuId { domain, index: told });
     }

@@ -178,6 +178,20 @@ fn a_vcpu_info_moves_with_what_is_pending() {
     assert_eq!(peek::<8>(&hv, 3, 0x2048), [0xff; 8]);
 }
 
+#[test]
+fn the_reader_of_the_log_learns_of_new_lines_once() {
+    let mut hv = hypervisor();
+    let port = bind_virq(&mut hv, CONSOLE, VIRQ_CON_RING, 0).unwrap();
+    announce_log(&mut hv);
+    assert!(!pending(&hv, 2, port));
+    hardware::LOG_END.set(10);
+    announce_log(&mut hv);
+    assert!(pending(&hv, 2, port));
+    bits(&hv, CONSOLE, port).unwrap().0.clear_pending();
+    announce_log(&mut hv);
+    assert!(!pending(&hv, 2, port));
+}
+
 proptest! {
     /// Whatever domains do, both ends of every channel agree.
     #[test]

@@ -170,10 +170,15 @@ fn read_log(hv: &Hypervisor, caller: VcpuId, request: &mut LogRead) -> Result<()
 }
 
 fn machine_info(hv: &Hypervisor) -> MachineInfo {
+    let total_pages = hv.machine.ram_size() / PAGE_SIZE;
+    let bundle_pages = hv.machine.bundle.length().div_ceil(PAGE_SIZE);
     MachineInfo {
-        total_pages: hv.frames.total_pages(),
+        total_pages,
         free_pages: hv.frames.free_pages(),
-        bundle_pages: hv.machine.bundle.length().div_ceil(PAGE_SIZE),
+        // What domains are given from is neither the hypervisor's nor the bundle's.
+        hypervisor_pages: total_pages.saturating_sub(hv.frames.total_pages() + bundle_pages),
+        bundle_pages,
+        first_guest: hv.first_guest.unwrap_or(0),
         uptime: machine::now(),
         tsc_khz: machine::tsc_khz(),
         cpus: 1,

@@ -20,6 +20,8 @@ const OPERATION_BITS: u32 = 6;
 const PIECE: u64 = 64;
 /// The largest extents have 2 MiB.
 const MAX_ORDER: u32 = 9;
+/// The xenstore and the console ring.
+const RING_PAGES: u64 = 2;
 /// Guest frames end here (40 bits of address).
 const FRAME_LIMIT: u64 = 1 << 28;
 /// Where the low RAM of a domain ends, and where its high RAM begins.
@@ -79,9 +81,9 @@ fn about_self(hv: &Hypervisor, caller: VcpuId, at: u64) -> Result<()> {
     only_self(caller, request.domid)
 }
 
-/// Pages that a domain may have.
+/// Pages that a domain may have: its memory, and its rings beside.
 fn reservation(hv: &Hypervisor, domain: DomainId) -> Result<u64> {
-    Ok(hv.domain(domain).ok_or(Errno::SRCH)?.spec.memory / PAGE_SIZE)
+    Ok(hv.domain(domain).ok_or(Errno::SRCH)?.spec.memory / PAGE_SIZE + RING_PAGES)
 }
 
 /// A guest frame as an address; `INVAL` beyond what a guest can have.
