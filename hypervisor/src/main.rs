@@ -38,6 +38,9 @@ fn start(magic: u32, information: u32) -> Result<hypervisor::Hypervisor, alloc::
     let bundle = Bundle::parse(bytes).map_err(|error| error.to_string())?;
     let manifest = bundle.manifest().map_err(|error| error.to_string())?;
     platform::panic::reboot_on_panic(manifest.reboot_on_panic);
+    if let Some(name) = boot::options::parse(&machine.command_line).selftest {
+        platform::selftest::run(&name, &machine);
+    }
     platform::virtualization::check(&machine.features).map_err(|missing| missing.to_string())?;
     log::info!("appliance {}: {} domains", manifest.name, manifest.domains.len());
     let free: alloc::vec::Vec<_> = (machine.free.iter())

@@ -118,6 +118,9 @@ atoll_pvh_entry:
 
 .code64
 long_mode:
+    movabs $7f, %rax                                // from the identity mapping to the image's
+    jmp *%rax
+7:
     mov $16, %eax
     mov %eax, %ss
     xor %eax, %eax

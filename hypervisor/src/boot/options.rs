@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `serial=com1` … `serial=com4` | where messages go; `com1` unless said otherwise |
 //! | `serial=none` | no messages on a serial line |
+//! | `selftest=…` | the hypervisor tries something out on itself instead of running domains; [`crate::platform::selftest`] lists what |
 //! | `loglevel=error\|warn\|info\|debug\|trace` | what is logged; `info` unless said otherwise |
 
 use alloc::{string::String, vec::Vec};
@@ -15,6 +16,8 @@ pub struct Options {
     pub serial: Option<u16>,
     /// What is logged.
     pub level: log::LevelFilter,
+    /// What is tried out, if anything.
+    pub selftest: Option<String>,
     /// Words that mean nothing.
     pub unknown: Vec<String>,
 }
@@ -24,6 +27,7 @@ impl Default for Options {
         Self {
             serial: serial_port(1),
             level: log::LevelFilter::Info,
+            selftest: None,
             unknown: Vec::new(),
         }
     }
@@ -60,6 +64,10 @@ pub fn parse(command_line: &str) -> Options {
                 options.level = level.unwrap_or(options.level);
                 level.is_some()
             }
+            Some(("selftest", name)) => {
+                options.selftest = Some(name.into());
+                true
+            }
             _ => false,
         };
         if !known {
@@ -83,6 +91,7 @@ mod tests {
             (Some(0x2f8), log::LevelFilter::Debug)
         );
         assert_eq!(parse("serial=none").serial, None);
+        assert_eq!(parse("selftest=panic").selftest.as_deref(), Some("panic"));
         let options = parse("serial=com9 loglevel=loud quiet");
         assert_eq!(options.unknown, vec!["serial=com9", "loglevel=loud", "quiet"]);
         assert_eq!(options.serial, Some(0x3f8));

@@ -124,10 +124,10 @@ pub fn direct_map() -> DirectMap {
 /// The bytes of the bundle. Call after [`enter`].
 pub fn bundle(machine: &Machine) -> &'static [u8] {
     let length = machine.bundle.length() as usize;
-    let pointer = direct_map().pointer(machine.bundle.start, length);
-    // SAFETY: `discover` made sure that the bundle is RAM and outside the image, `enter` mapped it read-only for good, and its pages are not among
-    // the free ones, so nobody writes them.
-    unsafe { core::slice::from_raw_parts(pointer, length) }
+    let start = DIRECT_MAP + machine.bundle.start.0;
+    // SAFETY: `discover` made sure that the bundle is memory and outside the image, `enter` mapped it read-only for good, and its pages are not among
+    // the free ones, so nobody writes them. It need not be RAM as a whole, hence not by way of the direct map's value.
+    unsafe { core::slice::from_raw_parts(start as *const u8, length) }
 }
 
 /// Whether a region is RAM as a whole or in part.

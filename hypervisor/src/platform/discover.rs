@@ -27,8 +27,10 @@ pub enum Trouble {
         "the boot loader passed no module; pass the bundle that image-builder wrote (GRUB: module2, QEMU: -initrd)"
     )]
     NoBundle,
-    /// The module is not in RAM.
-    #[error("the boot loader's module lies outside the memory that its map calls RAM; it cannot be trusted")]
+    /// The module is nowhere, or over the image.
+    #[error(
+        "the boot loader's module lies outside the memory of its map, or over the hypervisor; it cannot be trusted"
+    )]
     BundleOutsideMemory,
 }
 
@@ -42,16 +44,14 @@ pub fn discover(information: Information) -> Result<Machine, Trouble> {
         return Err(BootError::MemoryMap.into());
     }
     let bundle = information.modules.first().copied();
-    let outside = |bundle: Region| !ram.iter().any(|region| bundle.outer_pages().is_within(region));
-    let outside =
-        bundle.is_some_and(|bundle| outside(bundle) || bundle.start < image.end && image.start < bundle.end);
-    address_space::enter(&information.memory, bundle.filter(|_| !outside), &features)?;
+    let bundle_is_sound = bundle.is_none_or(|bundle| is_somewhere(bundle, image, &information));
+    address_space::enter(&information.memory, bundle.filter(|_| bundle_is_sound), &features)?;
     cpu::initialize(0, 0)?;
     log::show_on(screen(&information).as_ref());
     greet(&information, &features);
 
     let bundle = bundle.ok_or(Trouble::NoBundle)?;
-    if outside {
+    if !bundle_is_sound {
         return Err(Trouble::BundleOutsideMemory);
     }
     let tables = acpi::Tables::find(&address_space::FirmwareMemory, information.rsdp.as_ref());
@@ -101,6 +101,18 @@ pub fn discover(information: Information) -> Result<Machine, Trouble> {
     };
     report(&machine);
     Ok(machine)
+}
+
+/// Whether the module can be where the loader says: in memory that the map knows, and beside the image. Part of it may be memory that firmware keeps (QEMU's
+/// loader does not know how much SeaBIOS takes for its disk drivers): it was written last, and its hashes tell if it is overwritten.
+fn is_somewhere(bundle: Region, image: Region, information: &Information) -> bool {
+    let pages = bundle.outer_pages();
+    let apart = pages.end <= image.start || image.end <= pages.start;
+    let unknown = information
+        .memory
+        .iter()
+        .fold(alloc::vec![pages], |rest, entry| without(&rest, entry.region));
+    apart && unknown.is_empty() && pages.end.0 <= layout::RAM_LIMIT
 }
 
 /// The screen that the loader names; a PVH loader names none, but BIOS notes in its data area which mode it set.

@@ -19,6 +19,7 @@ pub mod pci;
 pub mod physical;
 pub mod port;
 pub mod power;
+pub mod selftest;
 pub mod time;
 pub mod traps;
 pub mod virtualization;

@@ -98,11 +98,14 @@ mod machine {
             frame.error,
             frame.rip
         );
-        if vector == traps::PAGE_FAULT {
+        if matches!(vector, traps::PAGE_FAULT | traps::DOUBLE_FAULT) {
             let address: u64;
             // SAFETY: reads a register.
             unsafe { asm!("mov {}, cr2", out(reg) address, options(nomem, nostack, preserves_flags)) };
-            ::log::error!("it was about address {address:#018x}{}", explanation(address));
+            ::log::error!(
+                "the last page fault was about address {address:#018x}{}",
+                explanation(address)
+            );
         }
         let Frame {
             rax,
@@ -150,7 +153,7 @@ mod machine {
         }
     }
 
-    /// Return addresses by the chain of frame pointers, as far as it stays in stacks of ours; `image-builder`'s `symbolize` names them.
+    /// Return addresses by the chain of frame pointers, as far as it stays in stacks of ours; `addr2line` names them.
     fn backtrace(mut frame: u64) {
         let data = layout::image().writable();
         let is_stack = |at: u64| {

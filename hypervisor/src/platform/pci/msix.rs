@@ -1,7 +1,7 @@
 //! MSI-X (PCI Local Bus Specification 3.0, 6.8.2): messages that a function sends to the local APIC as interrupts. Only the hypervisor writes the tables; with
 //! what it writes, a message is one vector at the boot processor.
 
-use super::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY, COMMAND_NO_LINE, PciFunction, read, write};
+use super::{COMMAND, COMMAND_MEMORY, COMMAND_NO_LINE, PciFunction, read, write};
 use crate::platform::{local_apic, mmio, paging::MapError};
 
 const CONTROL: u16 = 2;
@@ -103,8 +103,6 @@ pub fn msix_disable(function: &PciFunction) {
             break;
         }
     }
-    let command = read(function.address, COMMAND, 2);
-    write(function.address, COMMAND, 2, command & !COMMAND_MASTER);
 }
 
 /// Address and data of the message that is this vector at this processor (AMD64 volume 2, 16.11).
