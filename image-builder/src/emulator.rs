@@ -146,6 +146,39 @@ impl Machine {
     }
 }
 
+/// Attaches every emulated disk by `interface`, and names the volumes of the domains accordingly: driver domains number the disks of each
+/// kind from zero.
+pub fn attach_disks(appliance: &mut Appliance, interface: DiskInterface) {
+    let prefix = |interface| match interface {
+        DiskInterface::Nvme => "nvme",
+        DiskInterface::VirtioBlk => "virtio",
+    };
+    let mut names = Vec::new();
+    for (index, disk) in appliance.emulator.disks.iter_mut().enumerate() {
+        let old = prefix(disk.interface);
+        let earlier = names
+            .iter()
+            .filter(|(name, _): &&(String, String)| name.starts_with(old))
+            .count();
+        names.push((format!("{old}{earlier}"), format!("{}{index}", prefix(interface))));
+        disk.interface = interface;
+    }
+    for volume in appliance
+        .manifest
+        .domains
+        .iter_mut()
+        .flat_map(|domain| &mut domain.disks)
+        .map(|disk| &mut disk.volume)
+    {
+        let (disk, partition) = volume
+            .split_once(':')
+            .map_or((volume.as_str(), None), |(disk, part)| (disk, Some(part)));
+        if let Some((_, new)) = names.iter().find(|(old, _)| old == disk) {
+            *volume = partition.map_or_else(|| new.clone(), |partition| format!("{new}:{partition}"));
+        }
+    }
+}
+
 /// A path in an option of the emulator, where a comma ends the value.
 fn escape(path: &std::path::Path) -> String {
     path.display().to_string().replace(',', ",,")
@@ -173,6 +206,54 @@ fn nested_svm() -> bool {
 mod tests {
     use super::*;
     use crate::command;
+    use manifest::source::{self, Place};
+    use std::path::Path;
+
+    #[test]
+    fn disks_keep_their_volumes_when_they_are_attached_in_another_way() {
+        let source = r#"
+            [[domain]]
+            name = "control"
+            kind = "unikernel"
+            program = "control"
+            memory = "8M"
+            capabilities = ["control"]
+            disk = [
+                { name = "xvda", backend = "other", volume = "nvme0:data" },
+                { name = "xvdb", backend = "other", volume = "virtio0" },
+                { name = "xvdc", backend = "other", volume = "nvme1:2" },
+                { name = "xvdd", backend = "other", volume = "nvme7" },
+            ]
+            [[domain]]
+            name = "other"
+            kind = "unikernel"
+            program = "other"
+            memory = "8M"
+            [emulator]
+            disk = [{ size = "8M" }, { size = "8M", interface = "virtio-blk" }, { size = "8M" }]
+        "#;
+        let place = Place {
+            file: Path::new("x"),
+            name: "x",
+            folder: Path::new("."),
+            workspace: None,
+        };
+        let mut appliance = source::parse(source, place).unwrap();
+        attach_disks(&mut appliance, DiskInterface::VirtioBlk);
+        let volumes: Vec<&str> = appliance.manifest.domains[0]
+            .disks
+            .iter()
+            .map(|disk| disk.volume.as_str())
+            .collect();
+        assert_eq!(volumes, ["virtio0:data", "virtio1", "virtio2:2", "nvme7"]);
+        assert!(
+            appliance
+                .emulator
+                .disks
+                .iter()
+                .all(|disk| disk.interface == DiskInterface::VirtioBlk)
+        );
+    }
 
     #[test]
     fn describes_the_machine() {

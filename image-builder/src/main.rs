@@ -4,7 +4,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use image_builder::{
-    Progress, Result, Workspace, build, command, emulator::Machine, files, inspect, lint, program,
+    Progress, Result, Workspace, build, command,
+    emulator::{self, Machine},
+    files, inspect, lint, program,
     target_libraries::Choice,
 };
 use manifest::source::{self, DiskInterface, Nic};
@@ -128,7 +130,8 @@ fn run(arguments: Arguments) -> Result<()> {
     let progress = Progress::on_terminal();
     match arguments.action {
         Action::Build { image } => {
-            let image = build_image(&workspace, &image, true, progress)?;
+            let source = workspace.source(&image.name)?;
+            let image = build::image(&workspace, &source, options(&image, true), progress)?;
             println!("{}", image.bundle.display());
             println!("{}", image.iso.display());
         }
@@ -160,20 +163,6 @@ fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-fn build_image(
-    workspace: &Workspace,
-    arguments: &ImageArguments,
-    iso: bool,
-    progress: Progress,
-) -> Result<build::Image> {
-    build::image(
-        workspace,
-        &workspace.source(&arguments.name)?,
-        options(arguments, iso),
-        progress,
-    )
-}
-
 fn options(arguments: &ImageArguments, iso: bool) -> build::Options {
     build::Options {
         libraries: arguments.target_libraries,
@@ -188,7 +177,13 @@ fn run_machine(
     arguments: MachineArguments,
     progress: Progress,
 ) -> Result<()> {
-    let image = build_image(workspace, image, !arguments.direct, progress)?;
+    let mut appliance = source::read(&workspace.source(&image.name)?, Some(workspace.root()))?;
+    match arguments.disk {
+        Some(DiskArgument::Nvme) => emulator::attach_disks(&mut appliance, DiskInterface::Nvme),
+        Some(DiskArgument::VirtioBlk) => emulator::attach_disks(&mut appliance, DiskInterface::VirtioBlk),
+        None => {}
+    }
+    let image = build::image_of(workspace, appliance, options(image, !arguments.direct), progress)?;
     program::ensure(program::EMULATOR, progress)?;
     let mut machine = Machine::of(workspace, &image, arguments.direct, progress)?;
     match arguments.nic {
@@ -197,28 +192,21 @@ fn run_machine(
         Some(NicArgument::None) => machine.nic = None,
         None => {}
     }
-    for (interface, _) in &mut machine.disks {
-        match arguments.disk {
-            Some(DiskArgument::Nvme) => *interface = DiskInterface::Nvme,
-            Some(DiskArgument::VirtioBlk) => *interface = DiskInterface::VirtioBlk,
-            None => {}
-        }
-    }
     machine.memory = arguments.memory.unwrap_or(machine.memory);
     machine.cpus = arguments.cpus.unwrap_or(machine.cpus);
     machine.processor = arguments.cpu;
-    let mut emulator = machine.command();
+    let mut command = machine.command();
     // Ctrl-C goes to the machine; the emulator's own keys start with Ctrl-A.
-    emulator.args(["-chardev", "stdio,id=terminal,mux=on,signal=off"]);
-    emulator
+    command.args(["-chardev", "stdio,id=terminal,mux=on,signal=off"]);
+    command
         .args(["-serial", "chardev:terminal", "-mon", "chardev=terminal"])
         .args(arguments.emulator);
     if arguments.show {
-        println!("{}", command::show(&emulator));
+        println!("{}", command::show(&command));
         return Ok(());
     }
     if progress.is_shown() {
         eprintln!("The machine starts. Ctrl-A X ends the emulator.");
     }
-    command::run_visibly(&mut emulator)
+    command::run_visibly(&mut command)
 }
