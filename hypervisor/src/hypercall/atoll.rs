@@ -182,6 +182,5 @@ fn machine_info(hv: &Hypervisor) -> MachineInfo {
         uptime: machine::now(),
         tsc_khz: machine::tsc_khz(),
         cpus: 1,
-        ..Default::default()
     }
 }

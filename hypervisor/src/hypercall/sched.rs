@@ -122,7 +122,10 @@ fn watchdog(hv: &mut Hypervisor, caller: VcpuId, at: u64) -> Result {
     let expiry = machine::now()
         .saturating_add(u64::from(request.timeout) * 1_000_000_000)
         .max(1);
-    let first = VcpuId { domain: caller.domain, index: 0 };
+    let first = VcpuId {
+        domain: caller.domain,
+        index: 0,
+    };
     let watchdogs = &mut hv.body_mut(caller.domain).ok_or(Errno::SRCH)?.watchdogs;
     if request.id == 0 {
         if request.timeout == 0 {

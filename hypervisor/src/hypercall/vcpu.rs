@@ -227,7 +227,7 @@ fn runstate_info(vcpu: &Vcpu, now: u64) -> VcpuRunstateInfo {
         *current += now.saturating_sub(runstate.since);
     }
     VcpuRunstateInfo {
-        state: runstate.current as i32,
+        state: runstate.current,
         _pad0: [0; 4],
         state_entry_time: runstate.since,
         time,

@@ -34,11 +34,21 @@ pub struct Access {
 
 impl Access {
     /// A read by the guest's kernel.
-    pub const READ: Self = Self { write: false, fetch: false, user: false };
+    pub const READ: Self = Self {
+        write: false,
+        fetch: false,
+        user: false,
+    };
     /// A write by the guest's kernel.
-    pub const WRITE: Self = Self { write: true, ..Self::READ };
+    pub const WRITE: Self = Self {
+        write: true,
+        ..Self::READ
+    };
     /// An instruction fetch by the guest's kernel.
-    pub const FETCH: Self = Self { fetch: true, ..Self::READ };
+    pub const FETCH: Self = Self {
+        fetch: true,
+        ..Self::READ
+    };
 }
 
 /// A guest's claim that a `T` is at an address of its own.
@@ -59,7 +69,10 @@ impl<T> Copy for GuestPointer<T> {}
 impl<T> GuestPointer<T> {
     /// A pointer as a register or a structure carried it.
     pub const fn new(address: u64) -> Self {
-        Self { address, kind: PhantomData }
+        Self {
+            address,
+            kind: PhantomData,
+        }
     }
 
     /// Its address.
@@ -124,7 +137,9 @@ impl<'a> GuestSpace<'a> {
 
     /// Where the guest's page tables say that an address is. Sets accessed and dirty bits as the processor would.
     pub fn translate(&self, address: GuestVirtual, access: Access) -> Result<GuestAddress, Fault> {
-        let Paging { cr0, cr3, cr4, efer, .. } = self.paging;
+        let Paging {
+            cr0, cr3, cr4, efer, ..
+        } = self.paging;
         if cr0 & CR0_PAGING == 0 {
             return Ok(GuestAddress(address.0 & 0xffff_ffff));
         }
@@ -150,7 +165,14 @@ impl<'a> GuestSpace<'a> {
     }
 
     /// Walks `levels` tables from `table`; `wide` entries have eight bytes, the others four.
-    fn descend(&self, mut table: u64, levels: u32, address: u64, access: Access, wide: bool) -> Result<GuestAddress, Fault> {
+    fn descend(
+        &self,
+        mut table: u64,
+        levels: u32,
+        address: u64,
+        access: Access,
+        wide: bool,
+    ) -> Result<GuestAddress, Fault> {
         let (index_bits, size) = if wide { (9, 8) } else { (10, 4) };
         let mut rights = WRITABLE | USER;
         let mut executable = true;
@@ -184,8 +206,14 @@ impl<'a> GuestSpace<'a> {
             self.mark(&entry, if access.write { ACCESSED | DIRTY } else { ACCESSED });
             let offset = (1 << shift) - 1;
             // A 4 MiB page keeps address bits 32 to 39 in its bits 13 to 20.
-            let high = if wide || level == 1 { 0 } else { (entry.value >> 13 & 0xff) << 32 };
-            return Ok(GuestAddress(entry.value & ADDRESS & !offset | high | address & offset));
+            let high = if wide || level == 1 {
+                0
+            } else {
+                (entry.value >> 13 & 0xff) << 32
+            };
+            return Ok(GuestAddress(
+                entry.value & ADDRESS & !offset | high | address & offset,
+            ));
         }
         Err(Fault)
     }
@@ -207,20 +235,28 @@ impl<'a> GuestSpace<'a> {
         if old == new {
             return;
         }
-        let Some(machine) = self.p2m.machine_address(self.memory, entry.at, true) else { return };
+        let Some(machine) = self.p2m.machine_address(self.memory, entry.at, true) else {
+            return;
+        };
         let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
         let _ = if entry.wide {
-            self.memory.atomic_u64(machine).compare_exchange(old, new, success, failure).is_ok()
+            self.memory
+                .atomic_u64(machine)
+                .compare_exchange(old, new, success, failure)
+                .is_ok()
         } else {
             let word = self.memory.atomic_u32(machine);
-            word.compare_exchange(old as u32, new as u32, success, failure).is_ok()
+            word.compare_exchange(old as u32, new as u32, success, failure)
+                .is_ok()
         };
     }
 
     /// The memory behind an address, for an access up to the end of its page.
     fn backing(&self, at: GuestVirtual, access: Access) -> Result<MachineAddress, Fault> {
         let physical = self.translate(at, access)?;
-        self.p2m.machine_address(self.memory, physical, access.write).ok_or(Fault)
+        self.p2m
+            .machine_address(self.memory, physical, access.write)
+            .ok_or(Fault)
     }
 
     /// Calls `copy` for each page's part of a range: where it is, and which bytes of the whole they are.
@@ -244,7 +280,9 @@ impl<'a> GuestSpace<'a> {
 
     /// Copies bytes out of the guest, with the rights of its kernel.
     pub fn read_bytes(&self, at: GuestVirtual, into: &mut [u8]) -> Result<(), Fault> {
-        self.pieces(at, into.len(), Access::READ, |machine, range| self.memory.read(machine, &mut into[range]))
+        self.pieces(at, into.len(), Access::READ, |machine, range| {
+            self.memory.read(machine, &mut into[range])
+        })
     }
 
     /// Copies bytes to be executed, as far as they are mapped: how many.
@@ -259,7 +297,9 @@ impl<'a> GuestSpace<'a> {
 
     /// Copies bytes into the guest, with the rights of its kernel.
     pub fn write_bytes(&self, at: GuestVirtual, from: &[u8]) -> Result<(), Fault> {
-        self.pieces(at, from.len(), Access::WRITE, |machine, range| self.memory.write(machine, &from[range]))
+        self.pieces(at, from.len(), Access::WRITE, |machine, range| {
+            self.memory.write(machine, &from[range])
+        })
     }
 
     /// Copies a value out of the guest.
@@ -275,12 +315,20 @@ impl<'a> GuestSpace<'a> {
     }
 
     /// Copies an array out of the guest.
-    pub fn read_slice<T: FromBytes + IntoBytes + Immutable>(&self, at: GuestPointer<T>, into: &mut [T]) -> Result<(), Fault> {
+    pub fn read_slice<T: FromBytes + IntoBytes + Immutable>(
+        &self,
+        at: GuestPointer<T>,
+        into: &mut [T],
+    ) -> Result<(), Fault> {
         self.read_bytes(at.address(), into.as_mut_bytes())
     }
 
     /// Copies an array into the guest.
-    pub fn write_slice<T: IntoBytes + Immutable>(&self, at: GuestPointer<T>, from: &[T]) -> Result<(), Fault> {
+    pub fn write_slice<T: IntoBytes + Immutable>(
+        &self,
+        at: GuestPointer<T>,
+        from: &[T],
+    ) -> Result<(), Fault> {
         self.write_bytes(at.address(), from.as_bytes())
     }
 }
@@ -313,8 +361,13 @@ mod tests {
             let mut frames = FrameAllocator::new(&[(Frame(0), 16)]);
             let mut p2m = P2m::new(&memory, &mut frames).unwrap();
             let mut map = |at: u64, machine, count, writable, kind| {
-                let mapping = Mapping { machine: Frame(machine), writable, kind };
-                p2m.map_range(&memory, &mut frames, GuestAddress::of_frame(at), count, mapping).unwrap();
+                let mapping = Mapping {
+                    machine: Frame(machine),
+                    writable,
+                    kind,
+                };
+                p2m.map_range(&memory, &mut frames, GuestAddress::of_frame(at), count, mapping)
+                    .unwrap();
             };
             map(0, 16, 32, true, PageKind::Ram);
             map(40, 50, 1, false, PageKind::Ram);
@@ -327,13 +380,19 @@ mod tests {
         }
 
         fn set(&self, at: u64, value: u64) {
-            let at = self.p2m.machine_address(&self.memory, GuestAddress(at), true).unwrap();
+            let at = self
+                .p2m
+                .machine_address(&self.memory, GuestAddress(at), true)
+                .unwrap();
             self.memory.write(at, &value.to_le_bytes());
         }
 
         fn get(&self, at: u64) -> u64 {
             let mut bytes = [0; 8];
-            let at = self.p2m.machine_address(&self.memory, GuestAddress(at), false).unwrap();
+            let at = self
+                .p2m
+                .machine_address(&self.memory, GuestAddress(at), false)
+                .unwrap();
             self.memory.read(at, &mut bytes);
             u64::from_le_bytes(bytes)
         }
@@ -342,7 +401,10 @@ mod tests {
         fn four_levels(&self, base: u64, pages: &[u64]) {
             for (level, table) in [(4, 1u64), (3, 2), (2, 3)] {
                 let index = base >> (12 + 9 * (level - 1)) & 511;
-                self.set(table * 4096 + index * 8, (table + 1) << 12 | PRESENT | WRITABLE | USER);
+                self.set(
+                    table * 4096 + index * 8,
+                    (table + 1) << 12 | PRESENT | WRITABLE | USER,
+                );
             }
             for (page, entry) in pages.iter().enumerate() {
                 self.set(4 * 4096 + (base >> 12 & 511) * 8 + page as u64 * 8, *entry);
@@ -358,33 +420,62 @@ mod tests {
         let fixture = Fixture::new();
         fixture.four_levels(KERNEL, &[9 << 12 | ALL, 5 << 12 | ALL]);
         let space = fixture.space(LONG_MODE);
-        assert_eq!(space.translate(GuestVirtual(KERNEL + 0x123), Access::READ), Ok(GuestAddress(0x9123)));
+        assert_eq!(
+            space.translate(GuestVirtual(KERNEL + 0x123), Access::READ),
+            Ok(GuestAddress(0x9123))
+        );
         assert_eq!(fixture.get(0x4000) & (ACCESSED | DIRTY), ACCESSED);
-        space.write(GuestPointer::new(KERNEL + 0xffc), &0x1122_3344_5566_7788u64).unwrap();
+        space
+            .write(GuestPointer::new(KERNEL + 0xffc), &0x1122_3344_5566_7788u64)
+            .unwrap();
         assert_eq!(fixture.get(0x4000) & (ACCESSED | DIRTY), ACCESSED | DIRTY);
-        assert_eq!((fixture.get(0x9ff8) >> 32, fixture.get(0x5000)), (0x5566_7788, 0x1122_3344));
-        assert_eq!(space.read(GuestPointer::<u64>::new(KERNEL + 0xffc)), Ok(0x1122_3344_5566_7788));
+        assert_eq!(
+            (fixture.get(0x9ff8) >> 32, fixture.get(0x5000)),
+            (0x5566_7788, 0x1122_3344)
+        );
+        assert_eq!(
+            space.read(GuestPointer::<u64>::new(KERNEL + 0xffc)),
+            Ok(0x1122_3344_5566_7788)
+        );
         // The third page is absent: the copy fails, and the fetch gets what there is.
-        assert_eq!(space.read_bytes(GuestVirtual(KERNEL + 0x1ff8), &mut [0; 9]), Err(Fault));
+        assert_eq!(
+            space.read_bytes(GuestVirtual(KERNEL + 0x1ff8), &mut [0; 9]),
+            Err(Fault)
+        );
         assert_eq!(space.fetch_bytes(GuestVirtual(KERNEL + 0x1ff8), &mut [0; 15]), 8);
-        assert_eq!(space.translate(GuestVirtual(KERNEL & !(1 << 63)), Access::READ), Err(Fault));
+        assert_eq!(
+            space.translate(GuestVirtual(KERNEL & !(1 << 63)), Access::READ),
+            Err(Fault)
+        );
     }
 
     #[test]
     fn keeps_to_the_rights() {
         let fixture = Fixture::new();
         let read_only = 9 << 12 | PRESENT;
-        let pages = [read_only, 10 << 12 | ALL | NO_EXECUTE, 40 << 12 | ALL, 41 << 12 | ALL, 45 << 12 | ALL];
+        let pages = [
+            read_only,
+            10 << 12 | ALL | NO_EXECUTE,
+            40 << 12 | ALL,
+            41 << 12 | ALL,
+            45 << 12 | ALL,
+        ];
         fixture.four_levels(KERNEL, &pages);
         let space = fixture.space(LONG_MODE);
         let page = |number: u64| GuestVirtual(KERNEL + number * 4096);
-        let user = Access { user: true, ..Access::READ };
+        let user = Access {
+            user: true,
+            ..Access::READ
+        };
         assert_eq!(space.translate(page(0), Access::WRITE), Err(Fault));
         assert_eq!(space.translate(page(0), user), Err(Fault));
         assert!(space.translate(page(0), Access::FETCH).is_ok());
         assert!(space.translate(page(1), user).is_ok());
         assert_eq!(space.translate(page(1), Access::FETCH), Err(Fault));
-        let unprotected = fixture.space(Paging { cr0: CR0_PAGING, ..LONG_MODE });
+        let unprotected = fixture.space(Paging {
+            cr0: CR0_PAGING,
+            ..LONG_MODE
+        });
         assert!(unprotected.write_bytes(page(0), &[1]).is_ok());
         // The second stage has the last word: a read-only page, a device, nothing.
         assert!(space.read_bytes(page(2), &mut [0]).is_ok());
@@ -407,27 +498,53 @@ mod tests {
         fixture.set(0x1008, LARGE | ALL);
         assert_eq!(at(0x80_0000_0000), Err(Fault));
 
-        let five = Paging { cr4: CR4_FIVE_LEVELS | CR4_PHYSICAL_ADDRESS_EXTENSION, cr3: 0x8000, ..LONG_MODE };
+        let five = Paging {
+            cr4: CR4_FIVE_LEVELS | CR4_PHYSICAL_ADDRESS_EXTENSION,
+            cr3: 0x8000,
+            ..LONG_MODE
+        };
         fixture.set(0x8000, 1 << 12 | ALL);
-        let found = fixture.space(five).translate(GuestVirtual(0x20_1234), Access::READ);
+        let found = fixture
+            .space(five)
+            .translate(GuestVirtual(0x20_1234), Access::READ);
         assert_eq!(found, Ok(GuestAddress(0x60_1234)));
 
-        let pae = Paging { efer: 0, cr3: 0x6020, ..LONG_MODE };
+        let pae = Paging {
+            efer: 0,
+            cr3: 0x6020,
+            ..LONG_MODE
+        };
         fixture.set(0x6020 + 8, 3 << 12 | PRESENT);
-        let found = fixture.space(pae).translate(GuestVirtual(0x4020_1234), Access::WRITE);
+        let found = fixture
+            .space(pae)
+            .translate(GuestVirtual(0x4020_1234), Access::WRITE);
         assert_eq!(found, Ok(GuestAddress(0x60_1234)));
 
-        let old = Paging { efer: 0, cr3: 0x7000, cr4: CR4_PAGE_SIZE_EXTENSIONS, ..LONG_MODE };
+        let old = Paging {
+            efer: 0,
+            cr3: 0x7000,
+            cr4: CR4_PAGE_SIZE_EXTENSIONS,
+            ..LONG_MODE
+        };
         fixture.set(0x7000, (0xc0_0000 | 2 << 13 | LARGE | ALL) << 32 | 5 << 12 | ALL);
         fixture.set(0x5008, 9 << 12 | ALL);
         let old = fixture.space(old);
-        assert_eq!(old.translate(GuestVirtual(0x40_1234), Access::READ), Ok(GuestAddress(0x2_00c0_1234)));
-        assert_eq!(old.translate(GuestVirtual(0x2345), Access::WRITE), Ok(GuestAddress(0x9345)));
+        assert_eq!(
+            old.translate(GuestVirtual(0x40_1234), Access::READ),
+            Ok(GuestAddress(0x2_00c0_1234))
+        );
+        assert_eq!(
+            old.translate(GuestVirtual(0x2345), Access::WRITE),
+            Ok(GuestAddress(0x9345))
+        );
         assert_eq!(old.translate(GuestVirtual(1 << 32), Access::READ), Err(Fault));
         assert_eq!(fixture.get(0x5008), 9 << 12 | ALL | ACCESSED | DIRTY);
 
         let none = fixture.space(Paging { cr0: 1, ..LONG_MODE });
-        assert_eq!(none.translate(GuestVirtual(0x9345), Access::WRITE), Ok(GuestAddress(0x9345)));
+        assert_eq!(
+            none.translate(GuestVirtual(0x9345), Access::WRITE),
+            Ok(GuestAddress(0x9345))
+        );
     }
 
     #[test]
