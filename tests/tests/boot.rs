@@ -1,5 +1,8 @@
 //! From power-on to a guest's shell, and what a machine says on which that is impossible.
 
+use std::fs;
+
+use manifest::bundle::Bundle;
 use tests::{Appliance, seconds, system::PROMPT};
 
 #[test]
@@ -17,7 +20,41 @@ fn boots_from_the_iso_to_a_shell_on_three_driver_domains() {
         "xen:vif"
     );
     linux.leave();
+    let history = system.console().history();
+    let started = first_start(&history).expect("the log says when the first domain starts");
+    assert!(started < 1.5, "the first domain started after {started} s");
     system.shut_down();
+}
+
+/// Seconds from the hypervisor's first instruction to the start of the first domain, by its log.
+fn first_start(log: &str) -> Option<f64> {
+    let line = log
+        .lines()
+        .find(|line| line.contains("] atoll: controldom starts"))?;
+    line.split_once('[')?.1.split_once(']')?.0.trim().parse().ok()
+}
+
+#[test]
+fn the_hypervisor_and_the_driver_domains_are_small() {
+    let built = Appliance::gateway("sizes").build();
+    let image = built.image();
+    let bundle = fs::read(&image.bundle).unwrap();
+    let bundle = Bundle::parse(&bundle).unwrap();
+    let programs = ["controldom", "consoledom", "diskdom", "netdom"];
+    let length = |name: &&str| bundle.entry(name).unwrap().length;
+    let binaries = fs::metadata(&image.hypervisor).unwrap().len() + programs.iter().map(length).sum::<u64>();
+    assert!(binaries <= 6 << 20, "the binaries take {binaries} bytes");
+    let domains = image
+        .appliance
+        .manifest
+        .domains
+        .iter()
+        .filter(|domain| programs.contains(&domain.name.as_str()));
+    let memory: u64 = domains.map(|domain| domain.memory).sum();
+    assert!(
+        memory <= 56 << 20,
+        "the driver domains take {memory} bytes of the 64 MiB that they share with the hypervisor"
+    );
 }
 
 #[test]
