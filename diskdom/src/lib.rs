@@ -16,6 +16,7 @@
 extern crate alloc;
 
 pub mod backend;
+pub mod clock;
 pub mod device;
 pub mod log_limit;
 pub mod nvme;

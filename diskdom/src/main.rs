@@ -1,2 +1,90 @@
-//! Soon.
-fn main() {}
+//! The disk domain's image: brings the controllers up, and turns the loop.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+extern crate alloc;
+
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use core::convert::Infallible;
+use core::fmt;
+use core::time::Duration;
+
+use diskdom::backend::{BlockBackend, turn};
+use diskdom::clock::EventClock;
+use diskdom::device::Pause;
+use unikernel_rt::System;
+use unikernel_rt::xenbus::BackendBus;
+use unikernel_rt::xenstore::StoreError;
+
+#[cfg(target_os = "none")]
+mod controllers;
+
+#[cfg(not(target_os = "none"))]
+mod controllers {
+    //! The host has no controllers for a driver domain.
+
+    use super::*;
+    use diskdom::volume::Disks;
+
+    pub(super) fn bring_up(_: &System, _: &Rc<dyn Pause>) -> (Disks, bool) {
+        (Disks::default(), true)
+    }
+}
+
+unikernel_rt::entry!(run);
+
+/// How often disks that are at work are looked after although no event came: for lost interrupts and devices that hang.
+const LOOK_AFTER: Duration = Duration::from_millis(200);
+/// The same where a controller has no interrupt.
+const LOOK_OFTEN: Duration = Duration::from_millis(1);
+
+/// Why the domain cannot serve.
+struct Failure(String);
+
+impl<E: core::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+fn run(system: System) -> Result<Infallible, Failure> {
+    let clock: Rc<dyn Pause> = Rc::new(EventClock::new(&system.events, system.domain)?);
+    let (disks, interrupts) = controllers::bring_up(&system, &clock);
+    if disks.is_empty() {
+        log::warn!("no disk was found; every volume is absent");
+    }
+    let look = if interrupts { LOOK_AFTER } else { LOOK_OFTEN };
+
+    let store = system.store()?;
+    let backend = BlockBackend::new(disks, system.events.clone(), system.grants.clone(), clock);
+    let mut bus = BackendBus::start(store.clone(), backend)?;
+    loop {
+        while let Some(event) = store.take_event()? {
+            tolerate(bus.handle(&event))?;
+        }
+        if tolerate(turn(&mut bus))?.unwrap_or(true) {
+            continue;
+        }
+        let busy = bus.backend().disks.busy();
+        system.events.wait(busy.then(|| system.events.now() + look));
+    }
+}
+
+/// A node that is refused or holds nonsense is one device's affair, and the others are served on. Without xenstore itself there is
+/// no use in going on.
+fn tolerate<T>(outcome: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error @ (StoreError::Refused { .. } | StoreError::Malformed { .. } | StoreError::TooLong(_))) => {
+            log::error!("{error}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}

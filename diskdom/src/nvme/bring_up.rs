@@ -116,15 +116,8 @@ pub fn start<R: Registers>(
     let admin = QueuePair::allocate(ADMIN_ENTRIES, capabilities.doorbells(0))?;
     let io = QueuePair::allocate(entries, capabilities.doorbells(IO_QUEUE))?;
     let mut controller = Controller::new(name.into(), registers, cut_off, clock, capabilities, admin, io)?;
-    let disks = controller.restart().and_then(|()| controller.identify());
-    let disks = match disks {
-        Ok(disks) => disks,
-        Err(error) => {
-            // Its queues are about to be freed.
-            controller.stop();
-            return Err(error);
-        }
-    };
+    controller.restart()?;
+    let disks = controller.identify()?;
     controller.blocks = disks
         .iter()
         .map(|(number, properties)| (*number, properties.logical_block))

@@ -36,7 +36,7 @@ struct Flight {
 }
 
 /// A controller.
-pub struct Controller<R> {
+pub struct Controller<R: Registers> {
     pub(super) name: String,
     pub(super) registers: R,
     /// Takes the controller's access to memory away; for one that cannot be stopped otherwise.
@@ -311,6 +311,13 @@ impl<R: Registers> Controller<R> {
                 self.transfers.fail_all(IoError::Gone);
             }
         }
+    }
+}
+
+impl<R: Registers> Drop for Controller<R> {
+    /// The queues are about to be freed, so the controller must know them no more.
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

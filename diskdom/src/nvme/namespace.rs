@@ -11,7 +11,7 @@ use super::Controller;
 use crate::device::{BlockDevice, Completion, Operation, Properties, Request, SubmitError, Tag};
 
 /// One namespace of a controller, which it shares with the others.
-pub struct NamespaceDisk<R> {
+pub struct NamespaceDisk<R: Registers> {
     controller: Rc<RefCell<Controller<R>>>,
     number: u32,
     properties: Properties,

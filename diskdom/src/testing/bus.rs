@@ -23,7 +23,8 @@ pub fn write(address: u64, bytes: &[u8]) {
 
 /// Reads a value as a device does.
 pub fn read_value<T: zerocopy::FromBytes>(address: u64) -> T {
-    T::read_from_bytes(&read(address, size_of::<T>()))
-        .ok()
-        .expect("the length is the type's")
+    match T::read_from_bytes(&read(address, size_of::<T>())) {
+        Ok(value) => value,
+        Err(_) => panic!("the length is the type's"),
+    }
 }

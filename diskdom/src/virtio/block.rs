@@ -88,7 +88,7 @@ pub struct VirtioDisk<T: Transport> {
     transport: T,
     clock: Rc<dyn Pause>,
     /// Gives the queue its interrupt; called after every reset, before the queue is enabled.
-    route_interrupt: Box<dyn Fn()>,
+    route_interrupt: Box<dyn FnMut()>,
     /// Takes the device's access to memory away.
     cut_off: Box<dyn Fn()>,
     queue: Queue,
@@ -108,7 +108,7 @@ impl<T: Transport> VirtioDisk<T> {
     pub fn start(
         name: &str,
         mut transport: T,
-        route_interrupt: Box<dyn Fn()>,
+        route_interrupt: Box<dyn FnMut()>,
         cut_off: Box<dyn Fn()>,
         clock: Rc<dyn Pause>,
     ) -> Result<Self, VirtioError> {
@@ -151,7 +151,8 @@ impl<T: Transport> VirtioDisk<T> {
     fn enable(&mut self) {
         (self.route_interrupt)();
         let [descriptors, available, used] = self.queue.addresses();
-        self.transport.queue_set(QUEUE, self.queue.entries().into(), descriptors, available, used);
+        self.transport
+            .queue_set(QUEUE, self.queue.entries().into(), descriptors, available, used);
         self.transport.finish_init();
     }
 
@@ -168,18 +169,29 @@ impl<T: Transport> VirtioDisk<T> {
             let Ok(Some(used)) = self.queue.pop() else { break };
             progress = true;
             let (flight, request, status) = match used {
-                Used::Request(request, status) => {
-                    (self.flights.get_mut(usize::from(request)).and_then(Option::take), u32::from(request), status)
-                }
+                Used::Request(request, status) => (
+                    self.flights.get_mut(usize::from(request)).and_then(Option::take),
+                    u32::from(request),
+                    status,
+                ),
                 Used::Unknown(id) => (None, id, 0),
             };
             let Some(flight) = flight else {
                 let name = &self.name;
-                self.log.warn(now, format_args!("{name} completed request {request}, which it was not given"));
+                self.log.warn(
+                    now,
+                    format_args!("{name} completed request {request}, which it was not given"),
+                );
                 continue;
             };
             self.free.push(request as u16);
-            let Part { operation, first, sectors, transfer, .. } = flight.part;
+            let Part {
+                operation,
+                first,
+                sectors,
+                transfer,
+                ..
+            } = flight.part;
             let result = match status {
                 OKAY => {
                     self.resets = 0;
@@ -189,9 +201,15 @@ impl<T: Transport> VirtioDisk<T> {
                     let name = &self.name;
                     self.log.warn(
                         now,
-                        format_args!("{name}: {operation:?} of sectors {first}+{sectors} failed (status {status})"),
+                        format_args!(
+                            "{name}: {operation:?} of sectors {first}+{sectors} failed (status {status})"
+                        ),
                     );
-                    Err(if status == UNSUPPORTED { IoError::Unsupported } else { IoError::Device })
+                    Err(if status == UNSUPPORTED {
+                        IoError::Unsupported
+                    } else {
+                        IoError::Device
+                    })
                 }
             };
             self.transfers.part_done(transfer, result);
@@ -210,17 +228,31 @@ impl<T: Transport> VirtioDisk<T> {
                 block: config.properties.logical_block,
                 discard_sectors: config.discard_sectors,
             };
-            let Some(part) = self.transfers.next_part(limits, &mut self.pieces) else { break };
+            let Some(part) = self.transfers.next_part(limits, &mut self.pieces) else {
+                break;
+            };
             let (kind, sector, payload) = match part.operation {
                 Operation::Read => (READ, part.first, Payload::FromDevice(&self.pieces)),
                 Operation::Write => (WRITE, part.first, Payload::ToDevice(&self.pieces)),
                 Operation::Flush => (FLUSH, 0, Payload::None),
                 Operation::Discard => {
-                    let range = DiscardRange { sector: part.first, sectors: part.sectors as u32, flags: 0 };
+                    let range = DiscardRange {
+                        sector: part.first,
+                        sectors: part.sectors as u32,
+                        flags: 0,
+                    };
                     (DISCARD, 0, Payload::Range(range))
                 }
             };
-            match self.queue.add(request, &Header { kind, reserved: 0, sector }, payload) {
+            match self.queue.add(
+                request,
+                &Header {
+                    kind,
+                    reserved: 0,
+                    sector,
+                },
+                payload,
+            ) {
                 Ok(()) => {
                     self.free.pop();
                     self.flights[usize::from(request)] = Some(Flight { part, since: now });
@@ -234,18 +266,33 @@ impl<T: Transport> VirtioDisk<T> {
     }
 
     fn trouble(&self, now: Instant) -> Option<String> {
-        if self.transport.get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET) {
+        if self
+            .transport
+            .get_status()
+            .contains(DeviceStatus::DEVICE_NEEDS_RESET)
+        {
             return Some("asks to be reset".into());
         }
-        let late = self.flights.iter().flatten().find(|flight| now - flight.since >= PATIENCE)?;
+        let late = self
+            .flights
+            .iter()
+            .flatten()
+            .find(|flight| now - flight.since >= PATIENCE)?;
         let Part { operation, first, .. } = late.part;
-        Some(alloc::format!("left a {operation:?} at sector {first} unanswered for {} s", PATIENCE.as_secs()))
+        Some(alloc::format!(
+            "left a {operation:?} at sector {first} unanswered for {} s",
+            PATIENCE.as_secs()
+        ))
     }
 
     fn recover(&mut self, trouble: &str) {
         self.resets += 1;
         log::error!("{} {trouble}; it is reset", self.name);
-        let outcome = if self.resets > MAX_RESETS { Err(VirtioError::Hopeless) } else { self.restart() };
+        let outcome = if self.resets > MAX_RESETS {
+            Err(VirtioError::Hopeless)
+        } else {
+            self.restart()
+        };
         self.flights.fill(None);
         self.free = (0..self.queue.requests()).rev().collect();
         match outcome {

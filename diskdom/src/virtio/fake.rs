@@ -57,7 +57,11 @@ impl FakeDevice {
             config[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
         }
         Self(Rc::new(RefCell::new(FakeState {
-            features: (Features::all() - Features::READ_ONLY - Features::SIZE_MAX - Features::ACCESS_PLATFORM).bits(),
+            features: (Features::all()
+                - Features::READ_ONLY
+                - Features::SIZE_MAX
+                - Features::ACCESS_PLATFORM)
+                .bits(),
             config,
             max_entries: 256,
             data: vec![0; sectors as usize * 512],
@@ -95,7 +99,9 @@ impl FakeDevice {
 
 impl FakeState {
     fn doorbell(&mut self) {
-        let Some((entries, [_, available, _])) = self.queue else { panic!("notified without a queue") };
+        let Some((entries, [_, available, _])) = self.queue else {
+            panic!("notified without a queue")
+        };
         let index: u16 = bus::read_value(available + 2);
         while self.taken != index {
             let head = bus::read_value(available + 4 + u64::from(self.taken % entries) * 2);
@@ -110,7 +116,9 @@ impl FakeState {
 
     /// Follows a chain.
     fn chain(&self, head: u16) -> Vec<Descriptor> {
-        let Some((entries, [descriptors, ..])) = self.queue else { return Vec::new() };
+        let Some((entries, [descriptors, ..])) = self.queue else {
+            return Vec::new();
+        };
         let read = |table: u64, index: u16| -> Descriptor { bus::read_value(table + u64::from(index) * 16) };
         let first = read(descriptors, head);
         let (table, mut next, bound) = if first.flags & 4 != 0 {
@@ -121,7 +129,10 @@ impl FakeState {
         };
         let mut chain = Vec::new();
         loop {
-            assert!(next < bound && chain.len() < usize::from(entries), "the chain leaves its table");
+            assert!(
+                next < bound && chain.len() < usize::from(entries),
+                "the chain leaves its table"
+            );
             let descriptor = read(table, next);
             chain.push(descriptor);
             if descriptor.flags & 1 == 0 {
@@ -133,7 +144,9 @@ impl FakeState {
 
     fn finish(&mut self, head: u16) {
         let chain = self.chain(head);
-        let [first, data @ .., last] = &chain[..] else { panic!("a chain of one") };
+        let [first, data @ .., last] = &chain[..] else {
+            panic!("a chain of one")
+        };
         assert_eq!((first.length, first.flags & 2), (16, 0));
         assert_eq!((last.length, last.flags & 2), (1, 2));
         let header: Header = bus::read_value(first.address);
@@ -152,7 +165,9 @@ impl FakeState {
             0 | 1 => {
                 for part in data {
                     let range = at..at + part.length as usize;
-                    let Some(sectors) = self.data.get_mut(range.clone()) else { return 1 };
+                    let Some(sectors) = self.data.get_mut(range.clone()) else {
+                        return 1;
+                    };
                     if header.kind == 0 {
                         assert_eq!(part.flags & 2, 2);
                         bus::write(part.address, sectors);
@@ -176,7 +191,9 @@ impl FakeState {
     }
 
     fn give(&mut self, id: u32) {
-        let Some((entries, [.., used])) = self.queue else { return };
+        let Some((entries, [.., used])) = self.queue else {
+            return;
+        };
         let element = used + 4 + u64::from(self.returned % entries) * 8;
         bus::write(element, [id, 1].as_bytes());
         self.returned = self.returned.wrapping_add(1);
@@ -230,7 +247,14 @@ impl Transport for FakeDevice {
         false
     }
 
-    fn queue_set(&mut self, _queue: u16, size: u32, descriptors: PhysAddr, driver: PhysAddr, device: PhysAddr) {
+    fn queue_set(
+        &mut self,
+        _queue: u16,
+        size: u32,
+        descriptors: PhysAddr,
+        driver: PhysAddr,
+        device: PhysAddr,
+    ) {
         assert_eq!((descriptors % 16, driver % 2, device % 4), (0, 0, 0));
         self.0.borrow_mut().queue = Some((size as u16, [descriptors, driver, device]));
     }
@@ -251,11 +275,18 @@ impl Transport for FakeDevice {
 
     fn read_config_space<V: FromBytes + IntoBytes>(&self, offset: usize) -> virtio_drivers::Result<V> {
         let state = self.0.borrow();
-        let bytes = state.config.get(offset..offset + size_of::<V>()).ok_or(virtio_drivers::Error::ConfigSpaceTooSmall)?;
+        let bytes = state
+            .config
+            .get(offset..offset + size_of::<V>())
+            .ok_or(virtio_drivers::Error::ConfigSpaceTooSmall)?;
         V::read_from_bytes(bytes).map_err(|_| virtio_drivers::Error::ConfigSpaceTooSmall)
     }
 
-    fn write_config_space<V: IntoBytes + Immutable>(&mut self, _offset: usize, _value: V) -> virtio_drivers::Result<()> {
+    fn write_config_space<V: IntoBytes + Immutable>(
+        &mut self,
+        _offset: usize,
+        _value: V,
+    ) -> virtio_drivers::Result<()> {
         Ok(())
     }
 }

@@ -56,7 +56,11 @@ impl Config {
     /// Reads it, for a queue in which chains of `chain` descriptors have room.
     pub fn read<T: Transport>(transport: &T, features: Features, chain: usize) -> Result<Self, VirtioError> {
         let word = |feature: Features, offset: usize, without: u32| -> Result<u32, VirtioError> {
-            if features.contains(feature) { Ok(transport.read_config_space(offset)?) } else { Ok(without) }
+            if features.contains(feature) {
+                Ok(transport.read_config_space(offset)?)
+            } else {
+                Ok(without)
+            }
         };
         let always = Features::empty();
         let sectors = u64::from(word(always, 4, 0)?) << 32 | u64::from(word(always, 0, 0)?);
@@ -69,7 +73,10 @@ impl Config {
             return Err(VirtioError::Capacity(sectors));
         }
         let exponent = word(Features::TOPOLOGY, 24, 0)? & 0xff;
-        let physical_block = block.checked_shl(exponent).filter(|&size| size >= block && size <= 1 << 20).unwrap_or(block);
+        let physical_block = block
+            .checked_shl(exponent)
+            .filter(|&size| size >= block && size <= 1 << 20)
+            .unwrap_or(block);
         // The device may say 0 for "no bound".
         let bound = |value: u32, without: u32| if value == 0 { without } else { value };
         let seg_max = bound(word(Features::SEG_MAX, 12, 1)?, 1) as usize;
@@ -88,10 +95,18 @@ impl Config {
             logical_block: block,
             physical_block,
             volatile_cache: features.contains(Features::FLUSH),
-            discard: (discard_sectors > 0).then_some(DiscardLimits { granularity, alignment: 0 }),
+            discard: (discard_sectors > 0).then_some(DiscardLimits {
+                granularity,
+                alignment: 0,
+            }),
             max_transfer: MAX_BYTES,
             read_only: features.contains(Features::READ_ONLY),
         };
-        Ok(Self { properties, pieces, piece_bytes, discard_sectors })
+        Ok(Self {
+            properties,
+            pieces,
+            piece_bytes,
+            discard_sectors,
+        })
     }
 }

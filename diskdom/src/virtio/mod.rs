@@ -9,10 +9,8 @@
 
 mod block;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod features;
-#[cfg(target_os = "none")]
-pub mod pci;
 mod queue;
 #[cfg(test)]
 mod tests;

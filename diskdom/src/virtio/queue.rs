@@ -154,14 +154,22 @@ impl Queue {
 
     /// The longest chain of a request: header and status included, and no longer than the queue.
     pub fn chain(&self) -> usize {
-        let room = if self.indirect { TABLE_ENTRIES } else { self.stride.into() };
+        let room = if self.indirect {
+            TABLE_ENTRIES
+        } else {
+            self.stride.into()
+        };
         room.min(self.entries.into())
     }
 
     /// Bus addresses of descriptors, available ring and used ring.
     pub fn addresses(&self) -> [u64; 3] {
         let base = self.rings.bus_address();
-        [base, base + available_offset(self.entries) as u64, base + used_offset(self.entries) as u64]
+        [
+            base,
+            base + available_offset(self.entries) as u64,
+            base + used_offset(self.entries) as u64,
+        ]
     }
 
     /// Adds a request at a place that is free. The payload must fit the chain.
@@ -179,7 +187,11 @@ impl Queue {
         // A status that no device writes: one that completes without writing it has failed.
         pages.write(page + STATUS, &u8::MAX)?;
 
-        let mut chain = Chain { queue: self, request, length: 0 };
+        let mut chain = Chain {
+            queue: self,
+            request,
+            length: 0,
+        };
         chain.push(part(HEADER, size_of::<Header>(), NEXT))?;
         let (segments, flags): (&[Segment], u16) = match payload {
             Payload::None => (&[], 0),
@@ -192,7 +204,12 @@ impl Queue {
             }
         };
         for &Segment { address, length } in segments {
-            chain.push(Descriptor { address, length, flags, next: 0 })?;
+            chain.push(Descriptor {
+                address,
+                length,
+                flags,
+                next: 0,
+            })?;
         }
         chain.push(part(STATUS, 1, DEVICE_WRITES))?;
         let length = chain.length;
@@ -200,14 +217,18 @@ impl Queue {
         let head = request * self.stride;
         if self.indirect {
             let table = part(TABLE, length * size_of::<Descriptor>(), INDIRECT);
-            self.rings.memory().write(usize::from(head) * size_of::<Descriptor>(), &table)?;
+            self.rings
+                .memory()
+                .write(usize::from(head) * size_of::<Descriptor>(), &table)?;
         }
         let slot = usize::from(self.available % self.entries);
         let available = available_offset(self.entries);
         self.rings.memory().write(available + 4 + slot * 2, &head)?;
         self.available = self.available.wrapping_add(1);
         // Flags (0: do interrupt) and index in one word: it must not be seen half written.
-        self.rings.memory().store(available, u32::from(self.available) << 16)?;
+        self.rings
+            .memory()
+            .store(available, u32::from(self.available) << 16)?;
         self.added = true;
         Ok(())
     }
@@ -234,11 +255,14 @@ impl Queue {
         let id: u32 = memory.read(used + 4 + slot * 8)?;
         self.used = self.used.wrapping_add(1);
         let stride = u32::from(self.stride);
-        if id % stride != 0 || id / stride >= u32::from(self.requests) {
+        if !id.is_multiple_of(stride) || id / stride >= u32::from(self.requests) {
             return Ok(Some(Used::Unknown(id)));
         }
         let request = (id / stride) as u16;
-        let status = self.pages.memory().read(usize::from(request) * PAGE_SIZE + STATUS)?;
+        let status = self
+            .pages
+            .memory()
+            .read(usize::from(request) * PAGE_SIZE + STATUS)?;
         Ok(Some(Used::Request(request, status)))
     }
 }
@@ -255,10 +279,18 @@ impl Chain<'_> {
         let queue = self.queue;
         let size = size_of::<Descriptor>();
         if self.length >= queue.chain() {
-            return Err(MemoryError::OutOfBounds { offset: self.length * size, length: size, size: queue.chain() * size });
+            return Err(MemoryError::OutOfBounds {
+                offset: self.length * size,
+                length: size,
+                size: queue.chain() * size,
+            });
         }
         let (memory, base, first) = if queue.indirect {
-            (queue.pages.memory(), usize::from(self.request) * PAGE_SIZE + TABLE, 0)
+            (
+                queue.pages.memory(),
+                usize::from(self.request) * PAGE_SIZE + TABLE,
+                0,
+            )
         } else {
             let first = self.request * queue.stride;
             (queue.rings.memory(), usize::from(first) * size, first)

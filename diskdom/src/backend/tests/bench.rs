@@ -17,6 +17,7 @@ use unikernel_rt::xenstore::Store;
 use xen_abi::io::blkif::{BlkifRequest, BlkifRequestSegment, BlkifResponse};
 
 use crate::backend::{BlockBackend, turn};
+use crate::device::BlockDevice;
 use crate::testing::{MemoryDisk, TestClock};
 use crate::volume::Disks;
 
@@ -45,12 +46,19 @@ impl Server {
 
     /// Starts the domain, or starts it again.
     pub fn start(&mut self) {
-        let clock = Rc::new(TestClock::default());
-        let mut disks = Disks::default();
         let held = core::mem::replace(&mut self.disk.state.borrow_mut().automatic, true);
-        disks.add("nvme", Box::new(self.disk.clone()), &*clock).unwrap();
+        self.start_with(vec![Box::new(self.disk.clone())]);
         self.disk.state.borrow_mut().automatic = held;
         self.disk.state.borrow_mut().executed.clear();
+    }
+
+    /// Starts the domain with disks `nvme0` and so on.
+    pub fn start_with(&mut self, devices: Vec<Box<dyn BlockDevice>>) {
+        let clock = Rc::new(TestClock::default());
+        let mut disks = Disks::default();
+        for device in devices {
+            disks.add("nvme", device, &*clock).unwrap();
+        }
         let backend = BlockBackend::new(
             disks,
             Rc::new(self.events.clone()),

@@ -1,5 +1,6 @@
 //! The backend against a guest on fakes.
 
 mod bench;
+mod drivers;
 mod lifecycle;
 mod requests;

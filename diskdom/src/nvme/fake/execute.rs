@@ -151,19 +151,19 @@ fn pieces(command: &Command, length: usize) -> Option<Vec<(u64, usize)>> {
     }
     if left <= 4096 {
         pieces.push((command.prp2, left));
-        return (command.prp2 % 4096 == 0).then_some(pieces);
+        return (command.prp2.is_multiple_of(4096)).then_some(pieces);
     }
-    if command.prp2 % 8 != 0 {
+    if !command.prp2.is_multiple_of(8) {
         return None;
     }
     let mut entry = command.prp2;
     while left > 0 {
         assert!(
-            entry == command.prp2 || entry % 4096 != 0,
+            entry == command.prp2 || !entry.is_multiple_of(4096),
             "the list crosses a page without a chain"
         );
         let address: u64 = bus::read_value(entry);
-        if address % 4096 != 0 {
+        if !address.is_multiple_of(4096) {
             return None;
         }
         let length = left.min(4096);

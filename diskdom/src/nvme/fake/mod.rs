@@ -248,7 +248,7 @@ impl Registers for FakeController {
         match offset {
             STATUS => {
                 let ready = configuration & ENABLE != 0 && !state.never_ready;
-                READY * u32::from(ready) | FATAL * u32::from(state.fatal)
+                (READY * u32::from(ready)) | (FATAL * u32::from(state.fatal))
             }
             offset => state.registers.get(&offset).copied().unwrap_or(0),
         }
