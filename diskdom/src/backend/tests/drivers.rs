@@ -17,7 +17,10 @@ use crate::virtio::{VirtioDisk, fake::FakeDevice};
 
 const SECTORS: u64 = 2048;
 
-fn devices(virtio: bool) -> (Vec<Box<dyn BlockDevice>>, Box<dyn Fn() -> Vec<u8>>) {
+/// Looks at a medium.
+type Content = Box<dyn Fn() -> Vec<u8>>;
+
+fn devices(virtio: bool) -> (Vec<Box<dyn BlockDevice>>, Content) {
     let clock = Rc::new(TestClock::default());
     if virtio {
         let device = FakeDevice::new(SECTORS);
