@@ -121,8 +121,6 @@ pub struct PciFunction {
     pub express: Option<u16>,
     /// Offset of the advanced features capability.
     pub advanced_features: Option<u16>,
-    /// Offset of the power management capability.
-    pub power_management: Option<u16>,
 }
 
 impl PciFunction {

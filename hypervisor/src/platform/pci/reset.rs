@@ -7,8 +7,6 @@ use super::{COMMAND, COMMAND_MASTER, COMMAND_NO_LINE, PciFunction, msix_disable,
 const STATUS_TRANSACTIONS_PENDING: u32 = 1 << 5;
 /// Specifications give a function a tenth of a second after its reset.
 const RESET_TIME: u64 = 100_000_000;
-/// From D3hot to D0 (PCI Power Management 1.2, 5.6.1).
-const POWER_STATE_TIME: u64 = 10_000_000;
 const HEADER_WORDS: u16 = 16;
 
 /// Why a function is not reset.
@@ -41,8 +39,7 @@ pub fn quiesce(function: &PciFunction) -> bool {
     read(function.address, express + 0x0a, 2) & STATUS_TRANSACTIONS_PENDING == 0
 }
 
-/// Begins a reset of this function alone: a function-level reset, or else a round trip through D3hot. The function answers nothing until
-/// `ready_after`; then call [`finish_reset`].
+/// Begins a function-level reset. The function answers nothing until `ready_after`; then call [`finish_reset`].
 pub fn begin_reset(function: &PciFunction) -> Result<SavedConfig, ResetError> {
     let at = function.address;
     let header = (0..HEADER_WORDS).map(|word| read(at, word * 4, 4)).collect();
@@ -59,15 +56,6 @@ pub fn begin_reset(function: &PciFunction) -> Result<SavedConfig, ResetError> {
     {
         write(at, features + 4, 1, 1);
         return saved(RESET_TIME);
-    }
-    if let Some(power) = function.power_management
-        && read(at, power + 4, 2) & 1 << 3 == 0
-    {
-        let control = read(at, power + 4, 2) & !3;
-        write(at, power + 4, 2, control | 3);
-        crate::platform::time::spin_for(POWER_STATE_TIME);
-        write(at, power + 4, 2, control);
-        return saved(POWER_STATE_TIME);
     }
     Err(ResetError)
 }

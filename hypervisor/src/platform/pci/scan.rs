@@ -69,11 +69,9 @@ fn read_function(config: &impl ConfigSpace, address: PciAddress) -> PciFunction 
         msi: None,
         express: None,
         advanced_features: None,
-        power_management: None,
     };
     for (id, offset) in capabilities(config, address) {
         match id {
-            0x01 => function.power_management = Some(offset),
             0x05 => function.msi = Some(offset),
             0x10 => function.express = Some(offset),
             0x11 => function.msix = read_msix(config, address, offset),
@@ -262,7 +260,7 @@ mod tests {
             ),
             (0x41, 0, 0x2000, 0x3000)
         );
-        assert_eq!((nvme.express, nvme.power_management), (Some(0x80), Some(0x60)));
+        assert_eq!(nvme.express, Some(0x80));
         assert_eq!(nvme.msix_table().unwrap().start, MachineAddress(0x1_febf_2000));
         assert_eq!(nvme.address.to_string(), "0000:03:00.0");
     }
