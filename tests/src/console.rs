@@ -13,6 +13,9 @@ use crate::clean::Cleaner;
 /// Lines of a console that a failure shows.
 const SHOWN_LINES: usize = 60;
 
+/// After this line the hypervisor prints nothing more, so nobody needs to wait.
+const HALTED: &str = "] atoll: error: halted";
+
 /// What has arrived so far.
 #[derive(Default)]
 struct Received {
@@ -123,7 +126,7 @@ impl Console {
                 return Some((index, before));
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if received.ended || left.is_zero() {
+            if received.ended || left.is_zero() || find(unread, HALTED.as_bytes()).is_some() {
                 return None;
             }
             received = self
@@ -207,6 +210,17 @@ mod tests {
         later.join().unwrap();
         console.expect_end(LONG);
         assert_eq!(console.history(), "one two threefour");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_hypervisor_that_halted() {
+        let (output, mut machine) = pipe().unwrap();
+        let mut console = Console::new(output, Vec::new(), None);
+        machine.write_all(b"[    0.1] atoll: error: halted\n").unwrap();
+        let since = Instant::now();
+        assert_eq!(console.wait_any(&["prompt"], LONG), None);
+        assert!(since.elapsed() < LONG / 2);
+        console.expect("error: halted", LONG);
     }
 
     #[test]
