@@ -33,7 +33,7 @@ pub(super) fn bring_up(system: &System, clock: &Rc<dyn Pause>) -> (Disks, bool) 
         interrupts: true,
     };
     let mut any = false;
-    for function in enumerate(&system.pci) {
+    for function in enumerate(&*system.control, &system.pci) {
         let (name, outcome) = if function.class == NVME_CLASS {
             let name = format!("NVMe controller {}", function.address());
             let outcome = found.nvme(&name, &function);

@@ -153,7 +153,7 @@ mod cards {
     /// Brings up every card; one that fails is named and left out. The interrupts stay bound as long as the answer lives.
     pub(super) fn bring_up(system: &System, fabric: &mut Fabric, ports: &mut PortNumbers) -> Vec<Interrupt> {
         let mut interrupts = Vec::new();
-        for function in enumerate(&system.pci) {
+        for function in enumerate(&*system.control, &system.pci) {
             if (function.class.0, function.class.1) != ETHERNET {
                 continue;
             }

@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 pub use xen_abi::atoll::{DomainInfo, MachineInfo};
 
+use pci_types::PciAddress;
+
 use crate::DomainId;
 use crate::hypercall::Errno;
 
@@ -30,6 +32,8 @@ pub trait Control {
     fn machine(&self, action: MachineAction) -> Result<(), Errno>;
     /// Figures of the machine.
     fn machine_info(&self) -> Result<MachineInfo, Errno>;
+    /// The place of a PCI function that this domain was given; `ENOENT` behind the last one.
+    fn pci_function(&self, index: u32) -> Result<PciAddress, Errno>;
     /// Reads the log from `position` into `buffer`. Answers the position to go on from, and how many bytes came.
     fn read_log(&self, position: u64, buffer: &mut [u8]) -> Result<(u64, usize), Errno>;
 }

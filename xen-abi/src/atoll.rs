@@ -27,6 +27,9 @@ pub const ATOLLOP_DMA_WINDOW: u64 = 5;
 /// Reads a [`MachineInfo`]. Capability: `observe`.
 pub const ATOLLOP_MACHINE_INFO: u64 = 6;
 
+/// Reads a [`PciFunction`]: which functions the caller was given. An index behind the last one answers `-ENOENT`.
+pub const ATOLLOP_PCI_FUNCTION: u64 = 7;
+
 /// Length of the fixed field that holds a domain's name, padded with NUL.
 pub const NAME_LENGTH: usize = 32;
 
@@ -121,6 +124,20 @@ pub struct LogRead {
 pub struct DmaWindow {
     /// Bus address of guest-physical 0, wrapping.
     pub offset: u64,
+}
+
+/// A PCI function that was given to the caller. Finding them in configuration space would cost an exit for each place on the bus.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct PciFunction {
+    /// In: its index among those of the caller, from 0, in the order of their places.
+    pub index: u32,
+    /// Out: its segment group.
+    pub segment: u16,
+    /// Out: its bus.
+    pub bus: u8,
+    /// Out: its device (bits 3 to 7) and function (bits 0 to 2).
+    pub devfn: u8,
 }
 
 /// Figures of the machine.

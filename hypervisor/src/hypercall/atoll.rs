@@ -101,6 +101,18 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             write(hv, caller, at, &machine_info(hv))?;
             Ok(Answer::OK)
         }
+        ATOLLOP_PCI_FUNCTION => {
+            let mut request: PciFunction = read(hv, caller, at)?;
+            let place = hv
+                .domain(caller.domain)
+                .and_then(|domain| domain.devices.get(request.index as usize))
+                .ok_or(Errno::NOENT)?;
+            request.segment = place.segment;
+            request.bus = place.bus;
+            request.devfn = place.device << 3 | place.function;
+            write(hv, caller, at, &request)?;
+            Ok(Answer::OK)
+        }
         _ => Err(Errno::NOSYS),
     }
 }

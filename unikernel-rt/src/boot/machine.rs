@@ -177,6 +177,20 @@ impl Control for XenControl {
         Ok(info)
     }
 
+    fn pci_function(&self, index: u32) -> Result<PciAddress, Errno> {
+        let mut function = PciFunction {
+            index,
+            ..Default::default()
+        };
+        operate(ATOLLOP_PCI_FUNCTION, &mut function)?;
+        Ok(PciAddress::new(
+            function.segment,
+            function.bus,
+            function.devfn >> 3,
+            function.devfn & 7,
+        ))
+    }
+
     fn read_log(&self, position: u64, buffer: &mut [u8]) -> Result<(u64, usize), Errno> {
         let wanted = buffer.len();
         let read = call::with_buffer(

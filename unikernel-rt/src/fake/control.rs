@@ -5,6 +5,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use pci_types::PciAddress;
 use xen_abi::atoll::{DOMAIN_STATE_ABSENT, DOMAIN_STATE_RUNNING, NAME_LENGTH};
 
 use crate::DomainId;
@@ -24,9 +25,15 @@ struct State {
     refused: BTreeMap<u16, Errno>,
     machine: MachineInfo,
     log: Vec<u8>,
+    functions: Vec<PciAddress>,
 }
 
 impl FakeControl {
+    /// Gives the asking domain a PCI function.
+    pub fn add_function(&self, function: PciAddress) {
+        self.state.borrow_mut().functions.push(function);
+    }
+
     /// A machine without domains.
     pub fn new() -> Self {
         Self::default()
@@ -110,6 +117,11 @@ impl Control for FakeControl {
 
     fn machine_info(&self) -> Result<MachineInfo, Errno> {
         Ok(self.state.borrow().machine)
+    }
+
+    fn pci_function(&self, index: u32) -> Result<PciAddress, Errno> {
+        let state = self.state.borrow();
+        state.functions.get(index as usize).copied().ok_or(Errno::ENOENT)
     }
 
     fn read_log(&self, position: u64, buffer: &mut [u8]) -> Result<(u64, usize), Errno> {

@@ -8,6 +8,7 @@ use bitflags::bitflags;
 use pci_types::PciAddress;
 
 use super::{Bar, Config, bar};
+use crate::atoll::Control;
 use crate::event::{Events, Interrupt, InterruptSource};
 use crate::hypercall::Errno;
 
@@ -154,18 +155,12 @@ impl fmt::Debug for Function {
     }
 }
 
-/// Every function that this domain was given, in the order of the addresses. Segment 0 is what the two ports reach.
-pub fn enumerate(config: &Config) -> Vec<Function> {
-    let mut found = Vec::new();
-    for bus in 0..=255 {
-        for device in 0..32 {
-            // A domain may have function 3 without having function 0, so the multi-function bit cannot be asked.
-            for function in 0..8 {
-                found.extend(Function::at(config, PciAddress::new(0, bus, device, function)));
-            }
-        }
-    }
-    found
+/// Every function that this domain was given, in the order of the addresses, as the hypervisor lists them.
+pub fn enumerate(control: &dyn Control, config: &Config) -> Vec<Function> {
+    (0..)
+        .map_while(|index| control.pci_function(index).ok())
+        .filter_map(|address| Function::at(config, address))
+        .collect()
 }
 
 fn read(config: &Config, address: PciAddress, offset: u16) -> u32 {

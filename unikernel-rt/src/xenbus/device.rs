@@ -154,8 +154,9 @@ impl Device {
     fn state_at(&self, path: &str) -> Result<State, StoreError> {
         match self.store.read_optional(path) {
             Ok(text) => Ok(text.map_or(State::Unknown, |text| State::parse(&text))),
-            // A node that was taken from us is as good as gone.
+            // A node that was taken from us is as good as gone, and so is one that holds no text.
             Err(error) if error.name() == Some("EACCES") => Ok(State::Unknown),
+            Err(StoreError::Malformed { .. }) => Ok(State::Unknown),
             Err(error) => Err(error),
         }
     }
