@@ -49,5 +49,12 @@ fn start(magic: u32, information: u32) -> Result<hypervisor::Hypervisor, alloc::
     let mut frames = FrameAllocator::new(&free);
     let backend = virt::enable(&memory, &mut frames).map_err(|error| error.to_string())?;
     log::info!("guests run by {}", backend.name());
-    Ok(Hypervisor::new(machine, manifest, Images::new(bundle), memory, frames, backend))
+    Ok(Hypervisor::new(
+        machine,
+        manifest,
+        Images::new(bundle),
+        memory,
+        frames,
+        backend,
+    ))
 }

@@ -11,7 +11,8 @@ use crate::{
     domain::{Body, DomainId, PARAMETERS, State, Vcpu, VcpuId},
     guest::cpuid::{Configuration, Leaf, Policy},
     memory::{
-        DirectMap, Frame, FrameAllocator, GuestAddress, MachineAddress, Mapping, OutOfMemory, P2m, PAGE_SIZE, PageKind,
+        DirectMap, Frame, FrameAllocator, GuestAddress, MachineAddress, Mapping, OutOfMemory, P2m, PAGE_SIZE,
+        PageKind,
     },
     platform::Machine,
     virt::{Backend, Exit, Injection, Paging, Registers, VirtualCpu},
@@ -107,7 +108,11 @@ impl Backend for FakeBackend {
         _: &mut FrameAllocator,
         _: &[(u16, u16)],
     ) -> Result<Box<dyn VirtualCpu>, OutOfMemory> {
-        Ok(Box::new(FakeCpu { paging: KERNEL, injected: None, flushes: Rc::new(Cell::new(0)) }))
+        Ok(Box::new(FakeCpu {
+            paging: KERNEL,
+            injected: None,
+            flushes: Rc::new(Cell::new(0)),
+        }))
     }
 }
 
@@ -151,7 +156,14 @@ pub fn hypervisor_with(specs: Vec<manifest::Domain>) -> Hypervisor {
     let frames = FrameAllocator::new(&[(Frame(1), MACHINE_PAGES - 1)]);
     let memory = DirectMap::fake(MACHINE_PAGES as usize);
     let backend = Box::new(FakeBackend);
-    let mut hv = Hypervisor::new(Machine::default(), manifest, Default::default(), memory, frames, backend);
+    let mut hv = Hypervisor::new(
+        Machine::default(),
+        manifest,
+        Default::default(),
+        memory,
+        frames,
+        backend,
+    );
     let ids: Vec<DomainId> = hv.domains.keys().copied().collect();
     for id in ids {
         build(&mut hv, id);
@@ -179,7 +191,11 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
     let flushes = Rc::new(Cell::new(0));
     let vcpus = (0..domain.spec.vcpus)
         .map(|index| {
-            let processor = FakeCpu { paging: KERNEL, injected: None, flushes: flushes.clone() };
+            let processor = FakeCpu {
+                paging: KERNEL,
+                injected: None,
+                flushes: flushes.clone(),
+            };
             let info = MachineAddress(shared_info.address().0 + u64::from(index) * 64);
             Vcpu::new(VcpuId { domain: id, index }, Box::new(processor), info, 0)
         })

@@ -4,13 +4,19 @@
 //! Verify the files, then lay out and allocate, then zero and copy, then finish: special pages, tables, vCPUs, ports and grants. A domain comes into
 //! being only with the last step, at once; whatever fails before gives everything back and is told with the domain's name.
 
+mod memory;
+
 use alloc::{boxed::Box, collections::VecDeque, format, string::String, vec::Vec};
 
 use manifest::{Kind, bundle::Verifier};
 use xen_abi::{
     grant_table::{GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE},
-    hvm::params::{HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN},
+    hvm::params::{
+        HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN,
+    },
 };
+
+use memory::{LARGE_PAGE, Memory};
 
 use super::{Body, DomainId, PARAMETERS, State, Vcpu, VcpuId, layout};
 use crate::{
@@ -35,26 +41,11 @@ pub enum Progress {
 
 /// Bytes that one call hashes, zeroes or copies at most.
 const PIECE: usize = 1 << 20;
-/// Frames that are allocated in one piece at most, where memory need not be contiguous.
-const RUN: u64 = (64 << 20) / PAGE_SIZE;
-const LARGE_PAGE: u64 = 512;
 
 /// A domain in the making.
 pub struct Build {
     to_verify: VecDeque<(String, Verifier<'static>)>,
     memory: Option<Memory>,
-}
-
-/// Its memory, and what is still to be done in it.
-struct Memory {
-    p2m: P2m,
-    contiguous_base: Option<MachineAddress>,
-    pages: u64,
-    map: pvh::MemoryMap,
-    kernel: pvh::Kernel,
-    modules: Vec<pvh::Module>,
-    to_zero: VecDeque<(MachineAddress, u64)>,
-    to_copy: VecDeque<(GuestAddress, &'static [u8])>,
 }
 
 /// Why a domain cannot be built.
@@ -64,11 +55,17 @@ enum Failure {
     Bundle(#[from] manifest::bundle::Error),
     #[error("{0}: {1}")]
     Image(String, pvh::ImageError),
-    #[error("{0} MiB of memory are asked for, and only {1} MiB are free in this machine; give it less memory in the manifest")]
+    #[error(
+        "{0} MiB of memory are asked for, and only {1} MiB are free in this machine; give it less memory in the manifest"
+    )]
     Memory(u64, u64),
-    #[error("{0} MiB of memory are asked for, and no piece of that size is left that its devices could reach as a whole; give it less memory in the manifest")]
+    #[error(
+        "{0} MiB of memory are asked for, and no piece of that size is left that its devices could reach as a whole; give it less memory in the manifest"
+    )]
     Contiguous(u64),
-    #[error("its kernel and initial RAM disk do not fit into its {0} MiB of memory; give it more in the manifest")]
+    #[error(
+        "its kernel and initial RAM disk do not fit into its {0} MiB of memory; give it more in the manifest"
+    )]
     TooSmall(u64),
     #[error("its command line is too long: {0} bytes")]
     CommandLine(usize),
@@ -144,7 +141,10 @@ fn files(kind: &Kind, control: bool) -> Vec<&str> {
     match kind {
         Kind::Unikernel { image, .. } if control => alloc::vec![image, manifest::bundle::MANIFEST_ENTRY],
         Kind::Unikernel { image, .. } => alloc::vec![image],
-        Kind::Linux { kernel, initrd, .. } => core::iter::once(kernel).chain(initrd).map(String::as_str).collect(),
+        Kind::Linux { kernel, initrd, .. } => core::iter::once(kernel)
+            .chain(initrd)
+            .map(String::as_str)
+            .collect(),
     }
 }
 
@@ -156,7 +156,10 @@ fn begin(hv: &mut Hypervisor, id: DomainId) -> Result<Build, Failure> {
             to_verify.push_back((name.into(), verifier));
         }
     }
-    Ok(Build { to_verify, memory: None })
+    Ok(Build {
+        to_verify,
+        memory: None,
+    })
 }
 
 fn advance(hv: &mut Hypervisor, id: DomainId, build: &mut Build) -> Result<Progress, Failure> {
@@ -187,19 +190,34 @@ fn lay_out(hv: &mut Hypervisor, id: DomainId) -> Result<Memory, Failure> {
     let names = files(&spec.kind, spec.capabilities.control);
     let (kernel_name, module_names) = names.split_first().ok_or(Failure::Tables)?;
     let image = hv.images.content(kernel_name)?;
-    let kernel = pvh::Kernel::parse(image, spec.memory).map_err(|error| Failure::Image((*kernel_name).into(), error))?;
-    let contents = module_names.iter().map(|name| hv.images.content(name)).collect::<Result<Vec<_>, _>>()?;
+    let kernel = pvh::Kernel::parse(image, spec.memory)
+        .map_err(|error| Failure::Image((*kernel_name).into(), error))?;
+    let contents = module_names
+        .iter()
+        .map(|name| hv.images.content(name))
+        .collect::<Result<Vec<_>, _>>()?;
     let lengths: Vec<u64> = contents.iter().map(|content| content.len() as u64).collect();
     let low_end = spec.memory.min(pvh::MemoryMap::HOLE);
     let floor = kernel.end().0.max(layout::IMAGE.0);
     let places = layout::modules(&lengths, floor, low_end).ok_or(Failure::TooSmall(mebibytes))?;
-    let copies = kernel.segments.iter().map(|segment| (segment.address, &image[segment.file.clone()]));
-    let to_copy = copies.chain(places.iter().copied().zip(contents.iter().copied())).collect();
-    let modules =
-        places.iter().zip(&lengths).map(|(&address, &length)| pvh::Module { address, length }).collect();
+    let copies = kernel
+        .segments
+        .iter()
+        .map(|segment| (segment.address, &image[segment.file.clone()]));
+    let to_copy = copies
+        .chain(places.iter().copied().zip(contents.iter().copied()))
+        .collect();
+    let modules = places
+        .iter()
+        .zip(&lengths)
+        .map(|(&address, &length)| pvh::Module { address, length })
+        .collect();
     let pages = spec.memory / PAGE_SIZE;
     if hv.frames.free_pages() < pages + pages / LARGE_PAGE + 64 {
-        return Err(Failure::Memory(mebibytes, hv.frames.free_pages() * PAGE_SIZE >> 20));
+        return Err(Failure::Memory(
+            mebibytes,
+            hv.frames.free_pages() >> 8,
+        ));
     }
     let contiguous = !domain.devices.is_empty();
     let mut memory = Memory {
@@ -218,101 +236,6 @@ fn lay_out(hv: &mut Hypervisor, id: DomainId) -> Result<Memory, Failure> {
             memory.release(hv);
             Err(failure)
         }
-    }
-}
-
-impl Memory {
-    /// Backs the memory map's RAM with frames.
-    fn allocate(&mut self, hv: &mut Hypervisor, contiguous: bool, mebibytes: u64) -> Result<(), Failure> {
-        let ranges: Vec<(GuestAddress, u64)> = self.map.ram().collect();
-        for (start, length) in ranges {
-            let mut at = start.frame_number();
-            let end = at + length / PAGE_SIZE;
-            if contiguous && (start.0 != 0 || length / PAGE_SIZE != self.pages) {
-                return Err(Failure::Contiguous(mebibytes));
-            }
-            let mut run = if contiguous { end - at } else { RUN };
-            while at < end {
-                let count = run.min(end - at);
-                let align = if count >= LARGE_PAGE { LARGE_PAGE } else { 1 };
-                let Some(first) = hv.frames.allocate_contiguous(count, align) else {
-                    if contiguous {
-                        return Err(Failure::Contiguous(mebibytes));
-                    }
-                    if count == 1 {
-                        return Err(Failure::Memory(mebibytes, hv.frames.free_pages() * PAGE_SIZE >> 20));
-                    }
-                    run = count / 2;
-                    continue;
-                };
-                let mapping = Mapping { machine: first, writable: true, kind: PageKind::Ram };
-                let guest = GuestAddress::of_frame(at);
-                if let Err(error) = self.p2m.map_range(&hv.memory, &mut hv.frames, guest, count, mapping) {
-                    // Pages that did get mapped are given back through the p2m, the others here.
-                    for page in 0..count {
-                        if self.p2m.translate(&hv.memory, GuestAddress::of_frame(at + page)).is_none() {
-                            hv.frames.free(Frame(first.0 + page), 1);
-                        }
-                    }
-                    return Err(error.into());
-                }
-                if contiguous {
-                    self.contiguous_base = Some(first.address());
-                }
-                self.to_zero.push_back((first.address(), count * PAGE_SIZE));
-                at += count;
-            }
-        }
-        Ok(())
-    }
-
-    /// Zeroes or copies the next piece; false if nothing is left.
-    fn fill(&mut self, hv: &mut Hypervisor) -> bool {
-        if let Some((start, length)) = self.to_zero.front_mut() {
-            let now = (*length).min(PIECE as u64);
-            hv.memory.zero(*start, now as usize);
-            (start.0, *length) = (start.0 + now, *length - now);
-            if *length == 0 {
-                self.to_zero.pop_front();
-            }
-            return true;
-        }
-        let Some((at, bytes)) = self.to_copy.front().copied() else { return false };
-        let (now, later) = bytes.split_at(bytes.len().min(PIECE));
-        self.write(hv, at, now);
-        if later.is_empty() {
-            self.to_copy.pop_front();
-        } else {
-            self.to_copy[0] = (GuestAddress(at.0 + now.len() as u64), later);
-        }
-        true
-    }
-
-    /// Writes into the domain's memory; what lies outside was refused by the layout.
-    fn write(&self, hv: &Hypervisor, at: GuestAddress, bytes: &[u8]) {
-        let mut done = 0;
-        while done < bytes.len() {
-            let here = GuestAddress(at.0 + done as u64);
-            let part = (bytes.len() - done).min((PAGE_SIZE - here.page_offset()) as usize);
-            if let Some(machine) = self.p2m.machine_address(&hv.memory, here, true) {
-                hv.memory.write(machine, &bytes[done..done + part]);
-            }
-            done += part;
-        }
-    }
-
-    /// Gives everything back.
-    fn release(self, hv: &mut Hypervisor) {
-        let mut owned = Vec::new();
-        self.p2m.for_each(&hv.memory, |_, mapping, count| {
-            if mapping.kind == PageKind::Ram {
-                owned.push((mapping.machine, count));
-            }
-        });
-        for (first, count) in owned {
-            hv.frames.free(first, count);
-        }
-        self.p2m.release(&hv.memory, &mut hv.frames);
     }
 }
 
@@ -342,7 +265,9 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
     let shared_info = match zeroed(hv) {
         Ok(frame) => frame,
         Err(error) => {
-            processors.drain(..).for_each(|processor| processor.release(&mut hv.frames));
+            processors
+                .drain(..)
+                .for_each(|processor| processor.release(&mut hv.frames));
             memory.release(hv);
             return Err(error.into());
         }
@@ -350,11 +275,17 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
     let now = time::now();
     let vcpus = (0..).zip(processors).map(|(index, processor)| {
         let own_info = MachineAddress(shared_info.address().0 + u64::from(index) * VCPU_INFO_LENGTH);
-        let info = if index < LEGACY_VCPUS { own_info } else { shared_info.address() };
+        let info = if index < LEGACY_VCPUS {
+            own_info
+        } else {
+            shared_info.address()
+        };
         Vcpu::new(VcpuId { domain: id, index }, processor, info, now)
     });
     let vcpus: Vec<Vcpu> = vcpus.collect();
-    let Some(domain) = hv.domains.get_mut(&id) else { return Err(Failure::Tables) };
+    let Some(domain) = hv.domains.get_mut(&id) else {
+        return Err(Failure::Tables);
+    };
     let configuration = cpuid::Configuration {
         domain: id.0,
         vcpus: domain.spec.vcpus,
@@ -394,7 +325,8 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
     }
     let first = VcpuId { domain: id, index: 0 };
     if let Some(vcpu) = hv.vcpu_mut(first) {
-        vcpu.processor.enter_pvh(&mut vcpu.registers, memory.kernel.entry, start_info);
+        vcpu.processor
+            .enter_pvh(&mut vcpu.registers, memory.kernel.entry, start_info);
     }
     hv.bring_up(first);
     Ok(())
@@ -430,7 +362,11 @@ fn prepare(hv: &mut Hypervisor, id: DomainId, memory: &mut Memory) -> Result<Gue
     // The rings are the domain's own memory: it grants them to its servers.
     for at in [layout::STORE_PAGE, layout::CONSOLE_PAGE] {
         let frame = zeroed(hv)?;
-        let mapping = Mapping { machine: frame, writable: true, kind: PageKind::Ram };
+        let mapping = Mapping {
+            machine: frame,
+            writable: true,
+            kind: PageKind::Ram,
+        };
         if let Err(error) = memory.p2m.map(&hv.memory, &mut hv.frames, at, mapping) {
             hv.frames.free(frame, 1);
             return Err(error.into());
@@ -439,10 +375,19 @@ fn prepare(hv: &mut Hypervisor, id: DomainId, memory: &mut Memory) -> Result<Gue
     }
     let functions = hv.domains[&id].functions.clone();
     for range in functions.iter().flat_map(|function| function.memory()) {
-        let mapping =
-            Mapping { machine: Frame(range.address / PAGE_SIZE), writable: true, kind: PageKind::Device };
+        let mapping = Mapping {
+            machine: Frame(range.address / PAGE_SIZE),
+            writable: true,
+            kind: PageKind::Device,
+        };
         let count = range.length / PAGE_SIZE;
-        memory.p2m.map_range(&hv.memory, &mut hv.frames, GuestAddress(range.address), count, mapping)?;
+        memory.p2m.map_range(
+            &hv.memory,
+            &mut hv.frames,
+            GuestAddress(range.address),
+            count,
+            mapping,
+        )?;
     }
     Ok(layout::START_INFO)
 }
@@ -457,7 +402,9 @@ fn create_processors(hv: &mut Hypervisor, id: DomainId) -> Result<Vec<Box<dyn Vi
         match hv.backend.create(&hv.memory, &mut hv.frames, &ports) {
             Ok(processor) => processors.push(processor),
             Err(error) => {
-                processors.drain(..).for_each(|processor: Box<dyn VirtualCpu>| processor.release(&mut hv.frames));
+                processors
+                    .drain(..)
+                    .for_each(|processor: Box<dyn VirtualCpu>| processor.release(&mut hv.frames));
                 return Err(error.into());
             }
         }
@@ -468,18 +415,37 @@ fn create_processors(hv: &mut Hypervisor, id: DomainId) -> Result<Vec<Box<dyn Vi
 /// Ports, parameters and grants towards the domain's xenstore and console servers. The servers themselves get none towards themselves.
 fn connect(hv: &mut Hypervisor, id: DomainId) -> Result<(), Failure> {
     let server = |wanted: fn(&manifest::Capabilities) -> bool| {
-        hv.domains.values().find(|domain| wanted(&domain.spec.capabilities)).map(|domain| domain.id)
+        hv.domains
+            .values()
+            .find(|domain| wanted(&domain.spec.capabilities))
+            .map(|domain| domain.id)
     };
     let store = server(|capabilities| capabilities.control);
     let console = server(|capabilities| capabilities.console_log);
     let rings = [
-        (store, layout::STORE_PAGE, HVM_PARAM_STORE_PFN, HVM_PARAM_STORE_EVTCHN, GNTTAB_RESERVED_XENSTORE),
-        (console, layout::CONSOLE_PAGE, HVM_PARAM_CONSOLE_PFN, HVM_PARAM_CONSOLE_EVTCHN, GNTTAB_RESERVED_CONSOLE),
+        (
+            store,
+            layout::STORE_PAGE,
+            HVM_PARAM_STORE_PFN,
+            HVM_PARAM_STORE_EVTCHN,
+            GNTTAB_RESERVED_XENSTORE,
+        ),
+        (
+            console,
+            layout::CONSOLE_PAGE,
+            HVM_PARAM_CONSOLE_PFN,
+            HVM_PARAM_CONSOLE_EVTCHN,
+            GNTTAB_RESERVED_CONSOLE,
+        ),
     ];
     for (server, page, frame_parameter, port_parameter, reference) in rings {
-        let Some(server) = server.filter(|server| *server != id) else { continue };
-        let port = event::alloc_unbound(hv, id, server).map_err(|error| Failure::Prepare("event channels", error))?;
-        grant::offer(hv, id, reference, server, page.frame_number()).map_err(|error| Failure::Prepare("grants", error))?;
+        let Some(server) = server.filter(|server| *server != id) else {
+            continue;
+        };
+        let port = event::alloc_unbound(hv, id, server)
+            .map_err(|error| Failure::Prepare("event channels", error))?;
+        grant::offer(hv, id, reference, server, page.frame_number())
+            .map_err(|error| Failure::Prepare("grants", error))?;
         if let Some(body) = hv.body_mut(id) {
             body.parameters[frame_parameter as usize] = page.frame_number();
             body.parameters[port_parameter as usize] = port.into();
@@ -490,5 +456,13 @@ fn connect(hv: &mut Hypervisor, id: DomainId) -> Result<(), Failure> {
 
 fn host_cpuid(leaf: u32, subleaf: u32) -> cpuid::Leaf {
     let answer = core::arch::x86_64::__cpuid_count(leaf, subleaf);
-    cpuid::Leaf { eax: answer.eax, ebx: answer.ebx, ecx: answer.ecx, edx: answer.edx }
+    cpuid::Leaf {
+        eax: answer.eax,
+        ebx: answer.ebx,
+        ecx: answer.ecx,
+        edx: answer.edx,
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,7 +62,11 @@ const BRIDGE: u8 = 6;
 
 /// Assigns the machine's hardware. The answer has an assignment a domain, in the manifest's order, and what the operator should know. `passthrough` is
 /// false where no IOMMU confines devices and the manifest does not accept that: then no PCI function is assigned.
-pub fn assign(manifest: &Manifest, machine: &[Candidate], passthrough: bool) -> (Vec<Assignment>, Vec<String>) {
+pub fn assign(
+    manifest: &Manifest,
+    machine: &[Candidate],
+    passthrough: bool,
+) -> (Vec<Assignment>, Vec<String>) {
     let mut taken: Vec<PciAddress> = Vec::new();
     let mut serial_taken = [false; SERIAL_PORTS.len()];
     let mut messages = Vec::new();
@@ -117,14 +121,29 @@ fn matches(selector: &Device, candidate: &Candidate) -> bool {
     }
     match *selector {
         Device::SerialPort(_) => false,
-        Device::PciClass { class, subclass, interface } => {
+        Device::PciClass {
+            class,
+            subclass,
+            interface,
+        } => {
             candidate.class == class
                 && subclass.is_none_or(|subclass| subclass == candidate.subclass)
                 && interface.is_none_or(|interface| interface == candidate.interface)
         }
         Device::PciId { vendor, device } => (candidate.vendor, candidate.device) == (vendor, device),
-        Device::PciAddress { segment, bus, device, function } => {
-            candidate.address == PciAddress { segment, bus, device, function }
+        Device::PciAddress {
+            segment,
+            bus,
+            device,
+            function,
+        } => {
+            candidate.address
+                == PciAddress {
+                    segment,
+                    bus,
+                    device,
+                    function,
+                }
         }
     }
 }
@@ -133,7 +152,11 @@ fn matches(selector: &Device, candidate: &Candidate) -> bool {
 fn describe(selector: &Device) -> String {
     match *selector {
         Device::SerialPort(number) => format!("serial port {number}"),
-        Device::PciClass { class, subclass, interface } => {
+        Device::PciClass {
+            class,
+            subclass,
+            interface,
+        } => {
             let mut text = format!("PCI class {class:02x}");
             for part in [subclass, interface].into_iter().flatten() {
                 text.push_str(&format!(":{part:02x}"));
@@ -141,7 +164,12 @@ fn describe(selector: &Device) -> String {
             text
         }
         Device::PciId { vendor, device } => format!("PCI device {vendor:04x}:{device:04x}"),
-        Device::PciAddress { segment, bus, device, function } => {
+        Device::PciAddress {
+            segment,
+            bus,
+            device,
+            function,
+        } => {
             format!("PCI function {segment:04x}:{bus:02x}:{device:02x}.{function}")
         }
     }
@@ -153,11 +181,21 @@ pub fn view(function: &PciFunction) -> Function {
         let (kind, flags) = match bar.kind {
             pci::BarKind::Port => (BarKind::Io, 1),
             pci::BarKind::Memory { wide, prefetchable } => {
-                let kind = if wide { BarKind::Memory64 } else { BarKind::Memory32 };
+                let kind = if wide {
+                    BarKind::Memory64
+                } else {
+                    BarKind::Memory32
+                };
                 (kind, u8::from(wide) << 2 | u8::from(prefetchable) << 3)
             }
         };
-        Bar { index: bar.index, kind, flags, address: bar.address, size: bar.size }
+        Bar {
+            index: bar.index,
+            kind,
+            flags,
+            address: bar.address,
+            size: bar.size,
+        }
     });
     let msix = function.msix.map(|msix| MsiX {
         capability: msix.offset,
@@ -165,7 +203,11 @@ pub fn view(function: &PciFunction) -> Function {
         table: (msix.table_bar, msix.table_offset),
         pending: (msix.pending_bar, msix.pending_offset),
     });
-    Function { address: function.address, bars: bars.collect(), msix }
+    Function {
+        address: function.address,
+        bars: bars.collect(),
+        msix,
+    }
 }
 
 /// Keeps a function from reaching memory and from interrupting, before its domain's memory goes.
@@ -197,7 +239,12 @@ mod tests {
 
     fn candidate(device: u8, id: u16, class: [u8; 3]) -> Candidate {
         Candidate {
-            address: PciAddress { segment: 0, bus: 0, device, function: 0 },
+            address: PciAddress {
+                segment: 0,
+                bus: 0,
+                device,
+                function: 0,
+            },
             vendor: 0x8086,
             device: id,
             class: class[0],
@@ -210,12 +257,24 @@ mod tests {
         let domains = ["disk", "net", "third"]
             .into_iter()
             .zip(devices)
-            .map(|(name, devices)| manifest::Domain { devices, ..spec(name, 1) })
+            .map(|(name, devices)| manifest::Domain {
+                devices,
+                ..spec(name, 1)
+            })
             .collect();
-        Manifest { name: "test".into(), reboot_on_panic: false, allow_unconfined_dma: true, domains }
+        Manifest {
+            name: "test".into(),
+            reboot_on_panic: false,
+            allow_unconfined_dma: true,
+            domains,
+        }
     }
 
-    const NVME: Device = Device::PciClass { class: 1, subclass: Some(8), interface: None };
+    const NVME: Device = Device::PciClass {
+        class: 1,
+        subclass: Some(8),
+        interface: None,
+    };
 
     #[test]
     fn the_first_that_selects_a_function_has_it() {
@@ -226,21 +285,51 @@ mod tests {
             candidate(3, 0x5845, [1, 8, 2]),
         ];
         let manifest = manifest(vec![
-            vec![Device::PciAddress { segment: 0, bus: 0, device: 3, function: 0 }],
-            vec![Device::PciId { vendor: 0x8086, device: 0x10d3 }, Device::SerialPort(1)],
-            vec![NVME, Device::PciClass { class: 6, subclass: None, interface: None }],
+            vec![Device::PciAddress {
+                segment: 0,
+                bus: 0,
+                device: 3,
+                function: 0,
+            }],
+            vec![
+                Device::PciId {
+                    vendor: 0x8086,
+                    device: 0x10d3,
+                },
+                Device::SerialPort(1),
+            ],
+            vec![
+                NVME,
+                Device::PciClass {
+                    class: 6,
+                    subclass: None,
+                    interface: None,
+                },
+            ],
         ]);
         let (assignments, messages) = assign(&manifest, &machine, true);
-        let places: Vec<Vec<u8>> =
-            assignments.iter().map(|each| each.functions.iter().map(|address| address.device).collect()).collect();
+        let places: Vec<Vec<u8>> = assignments
+            .iter()
+            .map(|each| each.functions.iter().map(|address| address.device).collect())
+            .collect();
         assert_eq!(places, [vec![3], vec![2], vec![1]]);
-        assert_eq!((&assignments[1].ports[..], &assignments[1].lines[..]), (&[(0x3f8, 8)][..], &[4][..]));
-        assert_eq!(messages, ["PCI class 06 of third matches nothing in this machine; the domain starts without it"]);
+        assert_eq!(
+            (&assignments[1].ports[..], &assignments[1].lines[..]),
+            (&[(0x3f8, 8)][..], &[4][..])
+        );
+        assert_eq!(
+            messages,
+            ["PCI class 06 of third matches nothing in this machine; the domain starts without it"]
+        );
     }
 
     #[test]
     fn says_what_is_missing_and_for_whom() {
-        let manifest = manifest(vec![vec![NVME, Device::SerialPort(9)], vec![Device::SerialPort(2)], vec![Device::SerialPort(2)]]);
+        let manifest = manifest(vec![
+            vec![NVME, Device::SerialPort(9)],
+            vec![Device::SerialPort(2)],
+            vec![Device::SerialPort(2)],
+        ]);
         let (assignments, messages) = assign(&manifest, &[], true);
         assert_eq!(assignments[0], Assignment::default());
         assert_eq!(
@@ -258,6 +347,9 @@ mod tests {
         let manifest = manifest(vec![vec![NVME], vec![Device::SerialPort(1)], vec![]]);
         let (assignments, messages) = assign(&manifest, &[candidate(1, 0x5845, [1, 8, 2])], false);
         assert!(assignments[0].functions.is_empty() && !assignments[1].ports.is_empty());
-        assert!(messages[0].contains("disk does not get PCI class 01:08") && messages[0].contains("allow_unconfined_dma"));
+        assert!(
+            messages[0].contains("disk does not get PCI class 01:08")
+                && messages[0].contains("allow_unconfined_dma")
+        );
     }
 }

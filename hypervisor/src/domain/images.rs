@@ -14,7 +14,10 @@ pub struct Images {
 impl Images {
     /// Of a bundle.
     pub fn new(bundle: Bundle<'static>) -> Self {
-        Self { bundle: Some(bundle), verified: BTreeSet::new() }
+        Self {
+            bundle: Some(bundle),
+            verified: BTreeSet::new(),
+        }
     }
 
     fn bundle(&self) -> Result<&Bundle<'static>, Error> {

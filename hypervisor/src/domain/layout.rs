@@ -21,8 +21,12 @@ pub const LOCAL_APIC: GuestAddress = GuestAddress(0xfee0_0000);
 /// Where modules of these lengths go: at the top of the RAM that ends at `ram_end`, each from a page boundary, in order; `None` if they
 /// would reach below `floor`.
 pub fn modules(lengths: &[u64], floor: u64, ram_end: u64) -> Option<alloc::vec::Vec<GuestAddress>> {
-    let total = lengths.iter().try_fold(0u64, |sum, length| sum.checked_add(length.checked_next_multiple_of(PAGE_SIZE)?))?;
-    let mut at = (ram_end & !(PAGE_SIZE - 1)).checked_sub(total).filter(|start| *start >= floor)?;
+    let total = lengths.iter().try_fold(0u64, |sum, length| {
+        sum.checked_add(length.checked_next_multiple_of(PAGE_SIZE)?)
+    })?;
+    let mut at = (ram_end & !(PAGE_SIZE - 1))
+        .checked_sub(total)
+        .filter(|start| *start >= floor)?;
     Some(
         lengths
             .iter()
@@ -41,7 +45,14 @@ mod tests {
 
     #[test]
     fn modules_lie_at_the_top_and_off_the_kernel() {
-        assert_eq!(modules(&[5, 0x1000, 0x1001], 0x10_0000, 0x80_0800), Some(vec![GuestAddress(0x7f_c000), GuestAddress(0x7f_d000), GuestAddress(0x7f_e000)]));
+        assert_eq!(
+            modules(&[5, 0x1000, 0x1001], 0x10_0000, 0x80_0800),
+            Some(vec![
+                GuestAddress(0x7f_c000),
+                GuestAddress(0x7f_d000),
+                GuestAddress(0x7f_e000)
+            ])
+        );
         assert_eq!(modules(&[0x1001], 0x7f_f000, 0x80_0000), None);
         assert_eq!(modules(&[u64::MAX], 0, 0x80_0000), None);
         assert_eq!(modules(&[], 0x90_0000, 0x80_0000), None);

@@ -67,7 +67,11 @@ impl Vcpu {
             periodic: None,
             polling: None,
             runstate_area: None,
-            runstate: Runstate { current: RUNSTATE_offline, since: now, total: [0; 4] },
+            runstate: Runstate {
+                current: RUNSTATE_offline,
+                since: now,
+                total: [0; 4],
+            },
             exits: 0,
             upcall_edge: false,
             non_maskable: false,
@@ -80,7 +84,10 @@ impl Vcpu {
     pub fn deadline(&self) -> Option<u64> {
         let polling = self.polling.as_ref().and_then(|polling| polling.deadline);
         let periodic = self.periodic.map(|(_, next)| next);
-        [self.oneshot, periodic, polling, self.machine.apic.deadline()].into_iter().flatten().min()
+        [self.oneshot, periodic, polling, self.machine.apic.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -132,10 +139,17 @@ mod tests {
 
     #[test]
     fn time_goes_to_the_state_that_it_was_spent_in() {
-        let mut runstate = Runstate { current: 3, since: 100, total: [0; 4] };
+        let mut runstate = Runstate {
+            current: 3,
+            since: 100,
+            total: [0; 4],
+        };
         runstate.enter(1, 150);
         runstate.enter(0, 175);
         runstate.enter(2, 1175);
-        assert_eq!((runstate.current, runstate.since, runstate.total), (2, 1175, [1000, 25, 0, 50]));
+        assert_eq!(
+            (runstate.current, runstate.since, runstate.total),
+            (2, 1175, [1000, 25, 0, 50])
+        );
     }
 }

@@ -12,15 +12,24 @@ use crate::{
 };
 
 /// #UD.
-pub(super) const INVALID_OPCODE: Injection = Injection::Exception { vector: 6, error: None };
+pub(super) const INVALID_OPCODE: Injection = Injection::Exception {
+    vector: 6,
+    error: None,
+};
 /// #GP(0).
-pub(super) const GENERAL_PROTECTION: Injection = Injection::Exception { vector: 13, error: Some(0) };
+pub(super) const GENERAL_PROTECTION: Injection = Injection::Exception {
+    vector: 13,
+    error: Some(0),
+};
 
 const RFLAGS_INTERRUPTS: u64 = 1 << 9;
 /// What a guest writes here becomes lines of the log, as in Bochs and QEMU; Linux' `earlyprintk=xen` does.
 const DEBUG_PORT: u16 = 0xe9;
 const DEBUG_LINE: usize = 256;
 const NO_DEVICE: u32 = u32::MAX;
+/// The interval timer, which guests do not have. Its counter stands at 0: a kernel that calibrates by it sees at once that it does not count, where ones would
+/// look like a counter at its beginning for a hundred thousand reads.
+const INTERVAL_TIMER: core::ops::RangeInclusive<u16> = 0x40..=0x43;
 
 /// Goes on behind the instruction.
 pub(super) fn skip(hv: &mut Hypervisor, id: VcpuId) {
@@ -60,10 +69,18 @@ pub(super) fn block(hv: &mut Hypervisor, id: VcpuId) {
 }
 
 pub(super) fn cpuid(hv: &mut Hypervisor, id: VcpuId) {
-    let Some(body) = hv.body_mut(id.domain) else { return };
-    let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else { return };
+    let Some(body) = hv.body_mut(id.domain) else {
+        return;
+    };
+    let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else {
+        return;
+    };
     let cr4 = vcpu.processor.paging().cr4;
-    let view = cpuid::View { vcpu: id.index, cr4, xcr0: virt::loaded_xcr0().unwrap_or(0) };
+    let view = cpuid::View {
+        vcpu: id.index,
+        cr4,
+        xcr0: virt::loaded_xcr0().unwrap_or(0),
+    };
     let registers = &mut vcpu.registers;
     let leaf = body.cpuid.query(view, registers.rax as u32, registers.rcx as u32);
     (registers.rax, registers.rbx) = (leaf.eax.into(), leaf.ebx.into());
@@ -73,7 +90,10 @@ pub(super) fn cpuid(hv: &mut Hypervisor, id: VcpuId) {
 
 pub(super) fn read_msr(hv: &mut Hypervisor, id: VcpuId, msr: u32) {
     let Some(vcpu) = hv.vcpu_mut(id) else { return };
-    let value = vcpu.processor.read_msr(msr).or_else(|| vcpu.machine.read_msr(msr, clocks(vcpu)));
+    let value = vcpu
+        .processor
+        .read_msr(msr)
+        .or_else(|| vcpu.machine.read_msr(msr, clocks(vcpu)));
     match value {
         Some(value) => {
             (vcpu.registers.rax, vcpu.registers.rdx) = (value & 0xffff_ffff, value >> 32);
@@ -122,9 +142,13 @@ fn hypercall_page(hv: &mut Hypervisor, id: VcpuId, at: GuestAddress) {
 }
 
 pub(super) fn set_extended_control(hv: &mut Hypervisor, id: VcpuId, register: u32, value: u64) {
-    let Some(body) = hv.body_mut(id.domain) else { return };
+    let Some(body) = hv.body_mut(id.domain) else {
+        return;
+    };
     let allowed = body.cpuid.xcr0_valid(value);
-    let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else { return };
+    let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else {
+        return;
+    };
     if allowed && virt::set_loaded_xcr0(register, value) {
         vcpu.processor.skip_instruction(&mut vcpu.registers);
     } else {
@@ -135,17 +159,29 @@ pub(super) fn set_extended_control(hv: &mut Hypervisor, id: VcpuId, register: u3
 /// IN and OUT: configuration space and the debug port; elsewhere is no device, so reads give ones and writes go nowhere.
 pub(super) fn port(hv: &mut Hypervisor, id: VcpuId, access: PortAccess) {
     if access.string {
-        return crash(hv, id, format_args!("it moved a string to or from port {:#x}, where no device of it is", access.port));
+        return crash(
+            hv,
+            id,
+            format_args!(
+                "it moved a string to or from port {:#x}, where no device of it is",
+                access.port
+            ),
+        );
     }
-    let Some(domain) = hv.domains.get_mut(&id.domain) else { return };
+    let Some(domain) = hv.domains.get_mut(&id.domain) else {
+        return;
+    };
     let Some(body) = domain.body.as_mut() else { return };
-    let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else { return };
+    let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else {
+        return;
+    };
     let mask = u32::MAX >> (32 - 8 * u32::from(access.size));
     let written = vcpu.registers.rax as u32 & mask;
     let mediated = PciView::owns_port(access.port);
     if access.write {
         if mediated {
-            body.pci.write(&mut Configuration, access.port, access.size, written);
+            body.pci
+                .write(&mut Configuration, access.port, access.size, written);
         } else if access.port == DEBUG_PORT {
             let character = written as u8 as char;
             if character == '\n' || body.debug_line.len() >= DEBUG_LINE {
@@ -161,11 +197,16 @@ pub(super) fn port(hv: &mut Hypervisor, id: VcpuId, access: PortAccess) {
             true => body.pci.read(&mut Configuration, access.port, access.size),
             // The debug port says by its own number that it is there.
             false if access.port == DEBUG_PORT => DEBUG_PORT.into(),
+            false if INTERVAL_TIMER.contains(&access.port) => 0,
             false => NO_DEVICE,
         } & mask;
         let rax = &mut vcpu.registers.rax;
         // A 32-bit result clears the upper half; smaller ones leave the rest alone.
-        *rax = if access.size == 4 { value.into() } else { *rax & !u64::from(mask) | u64::from(value) };
+        *rax = if access.size == 4 {
+            value.into()
+        } else {
+            *rax & !u64::from(mask) | u64::from(value)
+        };
     }
     vcpu.processor.skip_instruction(&mut vcpu.registers);
 }

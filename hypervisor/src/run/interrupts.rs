@@ -29,7 +29,11 @@ pub(super) fn deliver(hv: &mut Hypervisor, id: VcpuId) -> Option<u64> {
         && core::mem::take(&mut vcpu.upcall_edge)
     {
         let delivery = Delivery::Fixed(vector);
-        vcpu.machine.apic.deliver(Ipi { delivery, destination: Destination::Itself, level: false });
+        vcpu.machine.apic.deliver(Ipi {
+            delivery,
+            destination: Destination::Itself,
+            level: false,
+        });
     }
     // A vCPU with a vector of its own has no use for the domain's.
     let mut direct = direct.filter(|_| vcpu.upcall_vector.is_none());
@@ -53,8 +57,12 @@ pub(super) fn deliver(hv: &mut Hypervisor, id: VcpuId) -> Option<u64> {
 
 /// Whether something waits that would interrupt the vCPU right now, if it were to sleep with interrupts enabled.
 pub(super) fn pending(hv: &Hypervisor, id: VcpuId) -> bool {
-    let Some(body) = hv.body(id.domain) else { return false };
-    let Some(vcpu) = body.vcpus.get(id.index as usize) else { return false };
+    let Some(body) = hv.body(id.domain) else {
+        return false;
+    };
+    let Some(vcpu) = body.vcpus.get(id.index as usize) else {
+        return false;
+    };
     let domain_vector = CallbackVia::from_param(body.parameters[HVM_PARAM_CALLBACK_IRQ as usize]);
     let upcalls = vcpu.upcall_vector.is_none() && matches!(domain_vector, Some(CallbackVia::Vector(_)));
     upcalls && event::upcall_pending(hv, id)
@@ -65,14 +73,19 @@ pub(super) fn pending(hv: &Hypervisor, id: VcpuId) -> bool {
 
 /// Delivers a message of a local APIC to the domain's vCPUs that it reaches.
 pub(super) fn send(hv: &mut Hypervisor, sender: VcpuId, ipi: Ipi) {
-    let Some(body) = hv.body_mut(sender.domain) else { return };
+    let Some(body) = hv.body_mut(sender.domain) else {
+        return;
+    };
     let mut reached: alloc::vec::Vec<u32> = (0..)
         .zip(&body.vcpus)
         .filter(|(index, vcpu)| ipi.reaches(&vcpu.machine.apic, *index == sender.index))
         .map(|(index, _)| index)
         .collect();
     if let Delivery::LowestPriority(_) = ipi.delivery {
-        let lowest = reached.iter().copied().min_by_key(|index| body.vcpus[*index as usize].machine.apic.processor_priority());
+        let lowest = reached
+            .iter()
+            .copied()
+            .min_by_key(|index| body.vcpus[*index as usize].machine.apic.processor_priority());
         reached = lowest.into_iter().collect();
     }
     for index in reached {

@@ -21,8 +21,12 @@ const CR0_PROTECTED: u64 = 1;
 /// Carries the access out, if it is one of a plain instruction to registers or to nothing.
 pub(super) fn nested_fault(hv: &mut Hypervisor, id: VcpuId, fault: NestedFault) {
     let memory = hv.memory;
-    let Some(body) = hv.body_mut(id.domain) else { return };
-    let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else { return };
+    let Some(body) = hv.body_mut(id.domain) else {
+        return;
+    };
+    let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else {
+        return;
+    };
     if body.p2m.translate(&memory, fault.address).is_some() {
         // It is there, and not to be written or executed.
         vcpu.processor.inject(GENERAL_PROTECTION);
@@ -30,7 +34,11 @@ pub(super) fn nested_fault(hv: &mut Hypervisor, id: VcpuId, fault: NestedFault) 
     }
     let address = fault.address.0;
     if fault.fetch {
-        return crash(hv, id, format_args!("it executed at {address:#x}, where it has no memory"));
+        return crash(
+            hv,
+            id,
+            format_args!("it executed at {address:#x}, where it has no memory"),
+        );
     }
     let paging = vcpu.processor.paging();
     let mut bytes = [0; MAXIMUM_LENGTH];
@@ -39,14 +47,26 @@ pub(super) fn nested_fault(hv: &mut Hypervisor, id: VcpuId, fault: NestedFault) 
     let instruction = match instruction::decode(&bytes[..length], mode(&paging)) {
         Ok(instruction) => instruction,
         Err(error) => {
-            return crash(hv, id, format_args!("it reached for {address:#x}, where it has no memory, by {:02x?}: {error}", &bytes[..length]));
+            return crash(
+                hv,
+                id,
+                format_args!(
+                    "it reached for {address:#x}, where it has no memory, by {:02x?}: {error}",
+                    &bytes[..length]
+                ),
+            );
         }
     };
     let time = exits::clocks(vcpu);
     let page = layout::LOCAL_APIC.0;
     let mut registers = vcpu.registers;
     let message = if (page..page + PAGE_SIZE).contains(&address) && vcpu.machine.apic.is_memory_mapped() {
-        let mut access = ApicAccess { apic: &mut vcpu.machine.apic, offset: (address - page) as u16, time, message: None };
+        let mut access = ApicAccess {
+            apic: &mut vcpu.machine.apic,
+            offset: (address - page) as u16,
+            time,
+            message: None,
+        };
         instruction.execute(&mut registers, &mut access);
         access.message
     } else {

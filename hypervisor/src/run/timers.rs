@@ -52,7 +52,10 @@ fn expire_vcpu(hv: &mut Hypervisor, id: VcpuId, now: u64) {
         *next += (now - *next) / (*period).max(1) * *period + (*period).max(1);
         tick = true;
     }
-    let gives_up = vcpu.polling.as_ref().is_some_and(|polling| polling.deadline.is_some_and(due));
+    let gives_up = vcpu
+        .polling
+        .as_ref()
+        .is_some_and(|polling| polling.deadline.is_some_and(due));
     let interrupt = vcpu.machine.apic.expire(now);
     if tick {
         event::raise_virq(hv, id, VIRQ_TIMER);
@@ -64,7 +67,11 @@ fn expire_vcpu(hv: &mut Hypervisor, id: VcpuId, now: u64) {
         vcpu.polling = None;
     }
     let expired = id.index == 0
-        && hv.body(id.domain).is_some_and(|body| body.watchdogs.iter().any(|deadline| *deadline != 0 && due(*deadline)));
+        && hv.body(id.domain).is_some_and(|body| {
+            body.watchdogs
+                .iter()
+                .any(|deadline| *deadline != 0 && due(*deadline))
+        });
     if expired {
         hv.stop_domain(id.domain, SHUTDOWN_watchdog);
     }
@@ -106,7 +113,10 @@ mod tests {
     fn a_poll_gives_up_and_a_watchdog_bites() {
         let mut hv = hypervisor();
         let id = vcpu(GUEST);
-        hv.vcpu_mut(id).unwrap().polling = Some(Polling { ports: vec![5], deadline: Some(50) });
+        hv.vcpu_mut(id).unwrap().polling = Some(Polling {
+            ports: vec![5],
+            deadline: Some(50),
+        });
         hv.sleep(id);
         hv.rearm(id);
         expire(&mut hv, 50);
@@ -115,7 +125,12 @@ mod tests {
         hv.body_mut(id.domain).unwrap().watchdogs = [0, 60];
         hv.rearm(id);
         expire(&mut hv, 60);
-        assert_eq!(hv.domain(id.domain).unwrap().state, State::Stopped { reason: SHUTDOWN_watchdog });
+        assert_eq!(
+            hv.domain(id.domain).unwrap().state,
+            State::Stopped {
+                reason: SHUTDOWN_watchdog
+            }
+        );
         assert!(hv.timers.is_empty());
     }
 }

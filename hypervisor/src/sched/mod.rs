@@ -74,14 +74,30 @@ impl Default for Scheduler {
 impl Scheduler {
     /// Queues for `processors` processors.
     pub fn new(processors: usize) -> Self {
-        Self { queues: (0..processors.max(1)).map(|_| RunQueue::default()).collect(), members: BTreeMap::new() }
+        Self {
+            queues: (0..processors.max(1)).map(|_| RunQueue::default()).collect(),
+            members: BTreeMap::new(),
+        }
     }
 
     /// Lets a vCPU compete, on the processor that has the fewest; it is not ready yet.
     pub fn add(&mut self, id: VcpuId, class: Class) {
-        let members = |processor: &usize| self.members.values().filter(|member| member.processor == *processor).count();
+        let members = |processor: &usize| {
+            self.members
+                .values()
+                .filter(|member| member.processor == *processor)
+                .count()
+        };
         let processor = (0..self.queues.len()).min_by_key(members).unwrap_or(0);
-        self.members.insert(id, Member { class, processor, ready: false, age: 0 });
+        self.members.insert(
+            id,
+            Member {
+                class,
+                processor,
+                ready: false,
+                age: 0,
+            },
+        );
     }
 
     /// Forgets a vCPU.
@@ -97,7 +113,9 @@ impl Scheduler {
 
     /// A vCPU may run.
     pub fn ready(&mut self, id: VcpuId) {
-        let Some(member) = self.members.get_mut(&id) else { return };
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
         if core::mem::replace(&mut member.ready, true) {
             return;
         }
@@ -110,7 +128,9 @@ impl Scheduler {
 
     /// A vCPU may not run.
     pub fn sleep(&mut self, id: VcpuId) {
-        let Some(member) = self.members.get_mut(&id) else { return };
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
         member.ready = false;
         let queue = &mut self.queues[member.processor];
         queue.interactive.retain(|queued| *queued != id);
@@ -135,13 +155,22 @@ impl Scheduler {
         let id = match queue.interactive.pop_front() {
             Some(id) => id,
             None => {
-                let (index, id) = queue.shared.iter().copied().enumerate().min_by_key(|(_, id)| age(id))?;
+                let (index, id) = queue
+                    .shared
+                    .iter()
+                    .copied()
+                    .enumerate()
+                    .min_by_key(|(_, id)| age(id))?;
                 queue.shared.swap_remove(index);
                 queue.clock = queue.clock.max(age(&id));
                 id
             }
         };
-        queue.current = Some(Current { id, since: now, slice_end: now + TIME_SLICE });
+        queue.current = Some(Current {
+            id,
+            since: now,
+            slice_end: now + TIME_SLICE,
+        });
         Some(id)
     }
 
@@ -155,8 +184,12 @@ impl Scheduler {
     /// Whether somebody else should run on `processor` now.
     pub fn should_switch(&self, processor: usize, now: u64) -> bool {
         let queue = &self.queues[processor];
-        let Some(current) = &queue.current else { return true };
-        let Some(member) = self.members.get(&current.id).filter(|member| member.ready) else { return true };
+        let Some(current) = &queue.current else {
+            return true;
+        };
+        let Some(member) = self.members.get(&current.id).filter(|member| member.ready) else {
+            return true;
+        };
         match member.class {
             Class::Interactive => now >= current.slice_end && !queue.interactive.is_empty(),
             Class::Shared(_) => {
@@ -174,7 +207,9 @@ impl Scheduler {
 
     /// Ages the one that runs by the time that it ran.
     fn charge(&mut self, processor: usize, now: u64) {
-        let Some(current) = &mut self.queues[processor].current else { return };
+        let Some(current) = &mut self.queues[processor].current else {
+            return;
+        };
         let ran = now.saturating_sub(current.since);
         current.since = now;
         if let Some(member) = self.members.get_mut(&current.id)
@@ -202,7 +237,10 @@ mod tests {
     const MILLISECOND: u64 = 1_000_000;
 
     fn id(domain: u16) -> VcpuId {
-        VcpuId { domain: DomainId(domain), index: 0 }
+        VcpuId {
+            domain: DomainId(domain),
+            index: 0,
+        }
     }
 
     fn scheduler(classes: &[Class]) -> Scheduler {

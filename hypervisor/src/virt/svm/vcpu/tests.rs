@@ -1,0 +1,106 @@
+use super::*;
+use crate::{
+    memory::DirectMap,
+    virt::{
+        Backend,
+        svm::{Processor, Shared, Svm, asid::Asids},
+    },
+};
+use spin::Mutex;
+
+/// A backend over fake memory: everything but `run` works on any machine.
+fn vcpu(ports: &[(u16, u16)]) -> (DirectMap, FrameAllocator, Box<dyn VirtualCpu>) {
+    let memory = DirectMap::fake(16);
+    let mut frames = FrameAllocator::new(&[(Frame(0), 16)]);
+    let processor = Processor {
+        host: MachineAddress(0),
+        asids: Asids::new(0, 16),
+        tsc_aux: u64::MAX,
+    };
+    let svm = Svm {
+        shared: Arc::new(Shared {
+            port_map: MachineAddress(0x1000),
+            msr_map: MachineAddress(0x2000),
+            flush_by_asid: false,
+            processor: Mutex::new(processor),
+        }),
+    };
+    let vcpu = svm.create(&memory, &mut frames, ports).unwrap();
+    (memory, frames, vcpu)
+}
+
+#[test]
+fn starts_as_pvh_asks() {
+    let (_, _, mut vcpu) = vcpu(&[]);
+    let mut registers = Registers::default();
+    vcpu.enter_pvh(&mut registers, GuestAddress(0x10_0000), GuestAddress(0x5000));
+    assert_eq!(
+        (registers.rip, registers.rbx, registers.rflags),
+        (0x10_0000, 0x5000, 2)
+    );
+    let paging = vcpu.paging();
+    assert_eq!(
+        (paging.cr0, paging.cr4, paging.efer, paging.privilege),
+        (0x11, 0, 0, 0)
+    );
+    assert!(!paging.long_code && !vcpu.interruptible(&registers));
+    vcpu.enter_startup(&mut registers, 0x9f);
+    assert_eq!(
+        (vcpu.paging().code_base, registers.rip, vcpu.paging().cr0),
+        (0x9f000, 0, 0x10)
+    );
+    vcpu.enter_long_mode(&mut registers, 1, 2, 0x3000);
+    assert!(vcpu.paging().long_code);
+}
+
+#[test]
+fn queues_one_event_at_a_time() {
+    let (memory, _, mut vcpu) = vcpu(&[]);
+    let registers = Registers {
+        rflags: RFLAGS_INTERRUPTS,
+        ..Default::default()
+    };
+    assert!(vcpu.interruptible(&registers));
+    vcpu.inject(Injection::Exception {
+        vector: 14,
+        error: Some(0x15),
+    });
+    assert!(!vcpu.interruptible(&registers) && vcpu.injection_pending());
+    // The VMCB is the first frame.
+    assert_eq!(
+        memory
+            .atomic_u64(MachineAddress(0xa8))
+            .load(core::sync::atomic::Ordering::Relaxed),
+        0x15_8000_0b0e
+    );
+    vcpu.inject(Injection::Interrupt(0xf3));
+    assert_eq!(
+        memory
+            .atomic_u64(MachineAddress(0xa8))
+            .load(core::sync::atomic::Ordering::Relaxed),
+        0x8000_00f3
+    );
+}
+
+#[test]
+fn keeps_efer_within_what_guests_have() {
+    let (_, _, mut vcpu) = vcpu(&[]);
+    assert_eq!(vcpu.write_msr(EFER, 0x901), Some(true));
+    assert_eq!(vcpu.read_msr(EFER), Some(0x901));
+    assert_eq!(vcpu.write_msr(EFER, 0x901 | EFER_SVME), Some(false));
+    let mut registers = Registers::default();
+    vcpu.enter_long_mode(&mut registers, 0, 0, 0);
+    assert_eq!(vcpu.write_msr(EFER, 0), Some(false));
+    assert_eq!(vcpu.write_msr(EFER, 0xd01), Some(true));
+    assert_eq!(vcpu.read_msr(EFER), Some(0xd01));
+    assert_eq!(vcpu.write_msr(PAT, 0x0007_0406_0007_0402), Some(false));
+    assert_eq!(vcpu.write_msr(0x1b, 0), None);
+}
+
+#[test]
+fn gives_back_what_it_took() {
+    let (_, mut frames, vcpu) = vcpu(&[(0x3f8, 8)]);
+    assert_eq!(frames.free_pages(), 12);
+    vcpu.release(&mut frames);
+    assert_eq!(frames.free_pages(), 16);
+}
