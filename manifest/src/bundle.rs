@@ -42,7 +42,9 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No bundle at all.
-    #[error("this is not a bundle (it does not start with ATOLLBND); pass the file that image-builder wrote as the boot module")]
+    #[error(
+        "this is not a bundle (it does not start with ATOLLBND); pass the file that image-builder wrote as the boot module"
+    )]
     NotABundle,
     /// Written by another version.
     #[error("the bundle has version {0}, this hypervisor reads version {VERSION}; build both from one tree")]
@@ -78,11 +80,16 @@ pub struct Bundle<'a> {
 impl<'a> Bundle<'a> {
     /// Checks header and index; contents are checked by [`Bundle::content`]. `bytes` may be longer than the bundle.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        let truncated = |what: &str| Error::Truncated { what: what.into(), length: bytes.len() };
+        let truncated = |what: &str| Error::Truncated {
+            what: what.into(),
+            length: bytes.len(),
+        };
         if bytes.get(..8) != Some(&MAGIC) {
             return Err(Error::NotABundle);
         }
-        let header = bytes.get(..HEADER_LENGTH).ok_or_else(|| truncated("the header"))?;
+        let header = bytes
+            .get(..HEADER_LENGTH)
+            .ok_or_else(|| truncated("the header"))?;
         let version = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
         if version != VERSION {
             return Err(Error::Version(version));
@@ -106,7 +113,10 @@ impl<'a> Bundle<'a> {
 
     /// The entry of that name.
     pub fn entry(&self, name: &str) -> Result<&Entry, Error> {
-        self.entries.iter().find(|entry| entry.name == name).ok_or_else(|| Error::NoEntry(name.into()))
+        self.entries
+            .iter()
+            .find(|entry| entry.name == name)
+            .ok_or_else(|| Error::NoEntry(name.into()))
     }
 
     /// The content of that name, its bounds checked and its hash not: for a reader that hashes piece by piece.
@@ -117,7 +127,10 @@ impl<'a> Bundle<'a> {
         start
             .zip(length)
             .and_then(|(start, length)| self.bytes.get(start..start.checked_add(length)?))
-            .ok_or_else(|| Error::Truncated { what: name.into(), length: self.bytes.len() })
+            .ok_or_else(|| Error::Truncated {
+                what: name.into(),
+                length: self.bytes.len(),
+            })
     }
 
     /// The content of that name, verified against its hash. Takes time in proportion to its length.
@@ -132,7 +145,12 @@ impl<'a> Bundle<'a> {
     /// Verifies a content piece by piece, for a reader that may not stop for long.
     pub fn verifier(&self, name: &str) -> Result<Verifier<'a>, Error> {
         let entry = self.entry(name)?;
-        Ok(Verifier { name: entry.name.clone(), rest: self.unverified(name)?, expected: entry.hash, hasher: blake3::Hasher::new() })
+        Ok(Verifier {
+            name: entry.name.clone(),
+            rest: self.unverified(name)?,
+            expected: entry.hash,
+            hasher: blake3::Hasher::new(),
+        })
     }
 
     /// The manifest, verified and decoded.
@@ -168,8 +186,9 @@ impl Verifier<'_> {
 /// Encodes a bundle of the manifest and `files` (name and content), in that order.
 pub fn encode(manifest: &Manifest, files: &[(&str, &[u8])]) -> Vec<u8> {
     let manifest = postcard::to_allocvec(manifest).expect("a manifest always encodes into memory");
-    let contents: Vec<(&str, &[u8])> =
-        core::iter::once((MANIFEST_ENTRY, manifest.as_slice())).chain(files.iter().copied()).collect();
+    let contents: Vec<(&str, &[u8])> = core::iter::once((MANIFEST_ENTRY, manifest.as_slice()))
+        .chain(files.iter().copied())
+        .collect();
     let entries_at = |first: usize| {
         let mut offset = first;
         contents
@@ -187,7 +206,8 @@ pub fn encode(manifest: &Manifest, files: &[(&str, &[u8])]) -> Vec<u8> {
             .collect::<Vec<Entry>>()
     };
     // Offsets are varints, so the index's length depends on them a little: a page of slack covers it.
-    let estimate = HEADER_LENGTH + contents.iter().map(|(name, _)| name.len() + 64).sum::<usize>() + ALIGNMENT;
+    let estimate =
+        HEADER_LENGTH + contents.iter().map(|(name, _)| name.len() + 64).sum::<usize>() + ALIGNMENT;
     let entries = entries_at(estimate.next_multiple_of(ALIGNMENT));
     let index = postcard::to_allocvec(&entries).expect("an index always encodes into memory");
     let mut bytes = Vec::new();
@@ -225,7 +245,12 @@ mod tests {
         assert_eq!(bundle.content("a").unwrap(), b"first");
         assert_eq!(bundle.content("b").unwrap(), [7; 5000]);
         assert_eq!(bundle.content("empty").unwrap(), b"");
-        assert!(bundle.entries().iter().all(|entry| entry.offset % ALIGNMENT as u64 == 0));
+        assert!(
+            bundle
+                .entries()
+                .iter()
+                .all(|entry| entry.offset % ALIGNMENT as u64 == 0)
+        );
         assert_eq!(bundle.content("c"), Err(Error::NoEntry("c".into())));
     }
 
@@ -248,7 +273,10 @@ mod tests {
     fn names_what_is_wrong_with_a_whole_bundle() {
         let bytes = encode(&manifest(), &[("a", b"first")]);
         assert_eq!(Bundle::parse(b"ELF").err(), Some(Error::NotABundle));
-        assert!(matches!(Bundle::parse(&bytes[..60]).err(), Some(Error::Truncated { .. })));
+        assert!(matches!(
+            Bundle::parse(&bytes[..60]).err(),
+            Some(Error::Truncated { .. })
+        ));
         let mut other = bytes.clone();
         other[8] = 99;
         assert_eq!(Bundle::parse(&other).err(), Some(Error::Version(99)));

@@ -1,6 +1,6 @@
 //! Appliances for tests: the default one, with whatever a test needs to be different.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use image_builder::{
     Progress, Workspace,
@@ -94,10 +94,16 @@ impl Appliance {
             options,
             Progress::hidden(),
         ));
+        let leftovers = Leftovers(vec![
+            image.hypervisor.clone(),
+            image.bundle.clone(),
+            image.iso.clone(),
+        ]);
         Built {
             name: self.name,
             workspace,
             image,
+            leftovers: Arc::new(leftovers),
         }
     }
 
@@ -127,7 +133,7 @@ impl Appliance {
             boot,
             ..Machine::with_disks(&image, true, disks)
         };
-        System::start(&workspace, &self.name, &machine, Some(folder))
+        System::start(&workspace, &self.name, &machine, (folder, Leftovers(paths)))
     }
 
     fn read(&self, workspace: &Workspace) -> source::Appliance {
@@ -179,6 +185,7 @@ pub struct Built {
     name: String,
     workspace: Workspace,
     image: Image,
+    leftovers: Arc<Leftovers>,
 }
 
 /// Disks that outlive the machines that they are attached to.
@@ -213,7 +220,7 @@ impl Built {
     /// Boots it with these disks.
     pub fn boot_with(&self, disks: &Disks) -> System {
         let machine = Machine::with_disks(&self.image, true, disks.paths.clone());
-        System::start(&self.workspace, &self.name, &machine, None)
+        System::start(&self.workspace, &self.name, &machine, self.leftovers.clone())
     }
 
     /// Boots it with new disks on a machine that `change` has changed.
@@ -221,6 +228,24 @@ impl Built {
         let Disks { paths, folder } = self.disks();
         let mut machine = Machine::with_disks(&self.image, true, paths);
         change(&mut machine);
-        System::start(&self.workspace, &self.name, &machine, Some(folder))
+        System::start(
+            &self.workspace,
+            &self.name,
+            &machine,
+            (folder, self.leftovers.clone()),
+        )
+    }
+}
+
+/// Images are large and built again in no time: they are removed when nobody needs them any more, unless the test has failed.
+struct Leftovers(Vec<PathBuf>);
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            for path in &self.0 {
+                let _ = fs::remove_file(path);
+            }
+        }
     }
 }

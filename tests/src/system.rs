@@ -1,6 +1,7 @@
 //! A machine under the emulator, its serial line watched, ended with its test.
 
 use std::{
+    any::Any,
     fs::File,
     io::{Read, Write},
     os::unix::net::UnixStream,
@@ -24,15 +25,15 @@ pub struct System {
     console: Console,
     child: Child,
     folder: TempDir,
-    /// Kept for as long as the machine may write them.
-    _disks: Option<TempDir>,
+    /// Disks and images, for as long as the machine may use them.
+    _kept: Box<dyn Any>,
     _slot: Slot,
 }
 
 impl System {
-    /// Starts a machine. What it prints is kept in `build/tests/NAME.log`.
-    pub fn start(workspace: &Workspace, name: &str, machine: &Machine, disks: Option<TempDir>) -> Self {
-        let start = || -> image_builder::Result<Self> {
+    /// Starts a machine, and drops `kept` when it has ended. What it prints is kept in `build/tests/NAME.log`.
+    pub fn start(workspace: &Workspace, name: &str, machine: &Machine, kept: impl Any) -> Self {
+        let start = move || -> image_builder::Result<Self> {
             program::ensure(program::EMULATOR, Progress::hidden())?;
             let slot = Slot::take(workspace);
             let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -65,7 +66,7 @@ impl System {
                 console,
                 child,
                 folder,
-                _disks: disks,
+                _kept: Box::new(kept),
                 _slot: slot,
             })
         };
