@@ -18,7 +18,7 @@ use crate::event::{Channel, Port};
 use crate::grant::xen::XenGrants;
 use crate::hypercall::{Errno, call};
 use crate::memory::{PAGE_SIZE, SharedMemory};
-use crate::pci::ConfigPorts;
+use crate::pci::{ConfigPorts, PciAddress};
 use crate::ring::bytes::ByteChannel;
 use crate::xenstore::{Client, Store};
 use crate::{Connections, DomainId, Module, StartError, System, dma};
