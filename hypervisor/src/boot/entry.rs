@@ -32,9 +32,9 @@ multiboot_header:
     .long 12
     .long atoll_multiboot_entry - OFFSET
 .balign 8
-    .word 5, 1                                      // framebuffer: optional, any size; text is welcome
+    .word 5, 1                                      // framebuffer: optional, this one preferred, which all screens know
     .long 20
-    .long 0, 0, 0
+    .long 1024, 768, 32
 .balign 8
     .word 6, 0                                      // modules at page boundaries
     .long 8
