@@ -119,6 +119,7 @@ impl Appliance {
             build::Options::default(),
             Progress::hidden(),
         ));
+        let leftovers = Leftovers(vec![workspace.build().join(&self.name)]);
         let image = Image::of(&workspace, appliance);
         let Disks { paths: disks, folder } = make_disks(&image);
         let [kernel, module, ..] = &paths[..] else {
@@ -133,7 +134,7 @@ impl Appliance {
             boot,
             ..Machine::with_disks(&image, true, disks)
         };
-        System::start(&workspace, &self.name, &machine, (folder, Leftovers(paths)))
+        System::start(&workspace, &self.name, &machine, (folder, leftovers))
     }
 
     fn read(&self, workspace: &Workspace) -> source::Appliance {
@@ -244,7 +245,11 @@ impl Drop for Leftovers {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             for path in &self.0 {
-                let _ = fs::remove_file(path);
+                let _ = if path.is_dir() {
+                    fs::remove_dir_all(path)
+                } else {
+                    fs::remove_file(path)
+                };
             }
         }
     }
