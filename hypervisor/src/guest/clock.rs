@@ -40,7 +40,7 @@ impl Scale {
         } else {
             u128::from(ticks) >> self.shift.unsigned_abs().min(63)
         };
-        (shifted * u128::from(self.multiplier) >> 32) as u64
+        ((shifted * u128::from(self.multiplier)) >> 32) as u64
     }
 
     /// The least number of ticks that takes at least `nanoseconds`; the greatest number if there is none.
@@ -138,7 +138,7 @@ mod tests {
         } else {
             delta >> -page.tsc_shift
         };
-        let scaled = u128::from(delta) * u128::from(page.tsc_to_system_mul) >> 32;
+        let scaled = (u128::from(delta) * u128::from(page.tsc_to_system_mul)) >> 32;
         page.system_time + scaled as u64
     }
 

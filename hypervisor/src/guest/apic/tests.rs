@@ -1,6 +1,7 @@
-//! Sequences of accesses, and the delivery rules against a simple model.
+//! Sequences of accesses.
 
-use proptest::prelude::*;
+mod properties;
+mod timer;
 
 use super::*;
 
@@ -405,69 +406,6 @@ fn x2apic_registers_are_checked() {
 }
 
 #[test]
-fn the_timer_fires_once() {
-    let mut apic = enabled(0);
-    write(&mut apic, 0x320, 0xec);
-    write(&mut apic, 0x3e0, 0xb); // Divide by 1
-    write(&mut apic, 0x380, 1000);
-    assert_eq!(apic.deadline(), Some(1_010_000));
-    assert_eq!(apic.read_memory(0x390, 4, at(1_004_000)), 600);
-    assert!(!apic.expire(1_009_999));
-    assert!(apic.expire(1_010_000));
-    assert_eq!((apic.pending_vector(), apic.deadline()), (Some(0xec), None));
-    assert_eq!(apic.read_memory(0x390, 4, at(1_020_000)), 0);
-    write(&mut apic, 0x380, 1000);
-    write(&mut apic, 0x380, 0);
-    assert_eq!(apic.deadline(), None);
-}
-
-#[test]
-fn the_timer_fires_again_and_again() {
-    let mut apic = enabled(0);
-    write(&mut apic, 0x320, 0x2_00ec);
-    write(&mut apic, 0x3e0, 0x3); // Divide by 16
-    write(&mut apic, 0x380, 1000);
-    assert_eq!(apic.deadline(), Some(1_160_000));
-    assert!(apic.expire(1_160_001));
-    assert_eq!(apic.deadline(), Some(1_320_000));
-    assert!(!apic.expire(1_700_000), "still pending from before");
-    assert_eq!(apic.deadline(), Some(1_800_000), "missed periods are one");
-    assert_eq!(apic.read_memory(0x390, 4, at(1_720_000)), 500);
-    write(&mut apic, 0x3e0, 0xb);
-    assert_eq!(
-        apic.deadline(),
-        Some(1_010_000),
-        "the rest goes on at the new rate: 1000 ticks of 10 ns"
-    );
-    write(&mut apic, 0x380, 1);
-    apic.expire(2_000_000);
-    assert_eq!(apic.deadline(), Some(2_000_010), "no more often than every 50 us");
-}
-
-#[test]
-fn the_timer_waits_for_the_counter() {
-    let mut apic = enabled(0);
-    apic.set_tsc_deadline(60_000, NOW);
-    assert_eq!(
-        (apic.tsc_deadline(), apic.deadline()),
-        (0, None),
-        "not in that mode"
-    );
-    write(&mut apic, 0x320, 0x4_00ec);
-    apic.set_tsc_deadline(60_001, NOW);
-    assert_eq!((apic.tsc_deadline(), apic.deadline()), (60_001, Some(1_005_001)));
-    assert!(apic.expire(1_005_001));
-    assert_eq!((apic.tsc_deadline(), apic.deadline()), (0, None));
-    apic.set_tsc_deadline(5, NOW);
-    assert_eq!(apic.deadline(), Some(NOW.nanoseconds), "past already");
-    write(&mut apic, 0x320, 0xec);
-    assert_eq!(apic.deadline(), None, "the mode changed");
-    write(&mut apic, 0x380, 5);
-    write(&mut apic, 0x320, 0x1_00ec);
-    assert!(apic.deadline().is_some() && !apic.expire(u64::MAX), "masked");
-}
-
-#[test]
 fn init_keeps_the_identity() {
     let mut apic = enabled(9);
     write(&mut apic, 0x80, 0x50);
@@ -485,90 +423,4 @@ fn init_keeps_the_identity() {
     let mut first = LocalApic::new(0, true);
     first.reset();
     assert_eq!(first.base(), 0xfee0_0900);
-}
-
-/// What can happen to an APIC.
-#[derive(Clone, Debug)]
-enum Step {
-    Deliver(u8),
-    Take,
-    End,
-    TaskPriority(u8),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        any::<u8>().prop_map(Step::Deliver),
-        Just(Step::Take),
-        Just(Step::End),
-        any::<u8>().prop_map(Step::TaskPriority)
-    ];
-    prop::collection::vec(step, 0..200)
-}
-
-proptest! {
-    /// Against a model that keeps lists and searches them.
-    #[test]
-    fn delivery_follows_the_model(steps in steps()) {
-        let mut apic = enabled(0);
-        let (mut requested, mut in_service, mut priority) = (Vec::<u8>::new(), Vec::<u8>::new(), 0u8);
-        for step in steps {
-            let expected = |requested: &[u8], in_service: &[u8], priority: u8| {
-                let busy = in_service.iter().map(|vector| vector / 16).chain([priority / 16]).max().unwrap_or(0);
-                requested.iter().copied().max().filter(|vector| vector / 16 > busy)
-            };
-            match step {
-                Step::Deliver(vector) => {
-                    let new = vector >= 16 && !requested.contains(&vector);
-                    prop_assert_eq!(apic.deliver(fixed(vector)) == Delivered::Interrupt, new);
-                    if new {
-                        requested.push(vector);
-                    }
-                }
-                Step::Take => {
-                    if let Some(vector) = apic.pending_vector() {
-                        apic.accept(vector);
-                        requested.retain(|other| *other != vector);
-                        in_service.push(vector);
-                    }
-                }
-                Step::End => {
-                    write(&mut apic, 0xb0, 0);
-                    let highest = in_service.iter().copied().max();
-                    in_service.retain(|vector| Some(*vector) != highest);
-                }
-                Step::TaskPriority(value) => {
-                    write(&mut apic, 0x80, value.into());
-                    priority = value;
-                }
-            }
-            prop_assert_eq!(apic.pending_vector(), expected(&requested, &in_service, priority));
-        }
-    }
-
-    /// No sequence of accesses panics, and the count never exceeds what was written.
-    #[test]
-    fn accesses_never_panic(accesses in prop::collection::vec((any::<u16>(), 0u8..=8, any::<u64>(), any::<bool>(), 0u64..1 << 40, any::<u32>()), 0..200)) {
-        let mut apic = LocalApic::new(1, false);
-        for (offset, size, value, wide, now, tsc_khz) in accesses {
-            let time = Time { nanoseconds: now, guest_tsc: now.rotate_left(5), tsc_khz };
-            if wide {
-                let _ = apic.set_base(0xfee0_0000 | value & 0xc00);
-            }
-            let register = 0x800 + u32::from(offset % 0x40);
-            let _ = apic.write_x2apic(register, value, time);
-            let _ = apic.read_x2apic(register, time);
-            apic.write_memory(offset % 0x1000 & !0xf, 4, value, time);
-            apic.write_memory(offset, size, value, time);
-            apic.read_memory(offset, size, time);
-            apic.set_tsc_deadline(value, time);
-            let (count, initial) = (apic.read_memory(0x390, 4, time), apic.read_memory(0x380, 4, time));
-            prop_assert!(count <= initial);
-            apic.expire(now);
-            prop_assert!(apic.deadline().is_none_or(|next| next > now));
-            if let Some(vector) = apic.pending_vector() {
-                apic.accept(vector);
-            }
-        }
-    }
 }

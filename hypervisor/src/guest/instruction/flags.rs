@@ -56,7 +56,7 @@ pub(super) fn arithmetic(operation: Arithmetic, left: u64, right: u64, size: u8,
         new |= if overflow { OVERFLOW } else { 0 };
         new |= (left ^ right ^ result) & ADJUST;
     }
-    new |= if (result as u8).count_ones() % 2 == 0 {
+    new |= if (result as u8).count_ones().is_multiple_of(2) {
         PARITY
     } else {
         0
