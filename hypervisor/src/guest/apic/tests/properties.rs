@@ -75,7 +75,7 @@ proptest! {
             let register = 0x800 + u32::from(offset % 0x40);
             let _ = apic.write_x2apic(register, value, time);
             let _ = apic.read_x2apic(register, time);
-            apic.write_memory(offset % 0x1000 & !0xf, 4, value, time);
+            apic.write_memory(offset & 0xff0, 4, value, time);
             apic.write_memory(offset, size, value, time);
             apic.read_memory(offset, size, time);
             apic.set_tsc_deadline(value, time);
