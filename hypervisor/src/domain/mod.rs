@@ -131,5 +131,13 @@ pub struct Body {
     pub watchdogs: [u64; 2],
 }
 
+impl Body {
+    /// Whether the domain may map more pages that it places itself. Pages far apart take a second-stage table each, from everybody's memory; a domain may
+    /// have so many for what it has and can have mapped, and no more.
+    pub fn within_table_budget(&self) -> bool {
+        self.p2m.table_pages() <= 1024 + self.pages / 64
+    }
+}
+
 /// How many HVM parameters there are (HVM_NR_PARAMS, rounded up).
 pub const PARAMETERS: usize = 48;

@@ -130,12 +130,10 @@ fn free_place(hv: &Hypervisor, body: &Body, at: u64) -> Result<GuestAddress, i16
     if at.page_offset() != 0 || at.0 >= ADDRESS_LIMIT || body.p2m.translate(&hv.memory, at).is_some() {
         return Err(GNTST_bad_virt_addr);
     }
-    // Scattered maps take up a table each; a domain may not spend more on them than this.
-    let budget = 512 + body.pages / 64 + MAX_MAPS as u64 / 64;
-    if body.p2m.table_pages() > budget {
-        Err(GNTST_no_space)
-    } else {
+    if body.within_table_budget() {
         Ok(at)
+    } else {
+        Err(GNTST_no_space)
     }
 }
 

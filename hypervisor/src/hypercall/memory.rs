@@ -147,7 +147,7 @@ fn populate(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress) -> Result<(
         .get_mut(&domain)
         .and_then(|domain| domain.body.as_mut())
         .ok_or(Errno::SRCH)?;
-    if body.pages >= limit {
+    if body.pages >= limit || !body.within_table_budget() {
         return Err(Errno::NOMEM);
     }
     match body.p2m.translate(&memory, at) {
@@ -229,6 +229,9 @@ fn put(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress, page: Frame) -> 
         .get_mut(&domain)
         .and_then(|domain| domain.body.as_mut())
         .ok_or(Errno::SRCH)?;
+    if !body.within_table_budget() {
+        return Err(Errno::NOMEM);
+    }
     let special = Mapping {
         machine: page,
         writable: true,
@@ -273,7 +276,7 @@ fn move_page(hv: &mut Hypervisor, domain: DomainId, from: GuestAddress, to: Gues
     let memory = hv.memory;
     let body = hv.body(domain).ok_or(Errno::SRCH)?;
     let mapping = body.p2m.translate(&memory, from).ok_or(Errno::INVAL)?;
-    if mapping.kind != PageKind::Ram || body.contiguous_base.is_some() {
+    if mapping.kind != PageKind::Ram || body.contiguous_base.is_some() || !body.within_table_budget() {
         return Err(Errno::INVAL);
     }
     if from == to {
