@@ -162,10 +162,7 @@ fn handle(hv: &mut Hypervisor, id: VcpuId, exit: Exit, clock: &mut timers::Alarm
         }
         Exit::InterruptWindow => {}
         Exit::Hypercall => hypercall(hv, id),
-        Exit::Halt => {
-            exits::skip(hv, id);
-            exits::block(hv, id);
-        }
+        Exit::Halt => exits::halt(hv, id),
         Exit::Cpuid => exits::cpuid(hv, id),
         Exit::ReadMsr(msr) => exits::read_msr(hv, id, msr),
         Exit::WriteMsr(msr, value) => exits::write_msr(hv, id, msr, value),

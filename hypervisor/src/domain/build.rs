@@ -214,10 +214,7 @@ fn lay_out(hv: &mut Hypervisor, id: DomainId) -> Result<Memory, Failure> {
         .collect();
     let pages = spec.memory / PAGE_SIZE;
     if hv.frames.free_pages() < pages + pages / LARGE_PAGE + 64 {
-        return Err(Failure::Memory(
-            mebibytes,
-            hv.frames.free_pages() >> 8,
-        ));
+        return Err(Failure::Memory(mebibytes, hv.frames.free_pages() >> 8));
     }
     let contiguous = !domain.devices.is_empty();
     let mut memory = Memory {

@@ -1,9 +1,11 @@
 //! Exits that are dealt with at once.
 
+use xen_abi::sched;
+
 use super::{crash, interrupts};
 use crate::{
     Hypervisor,
-    domain::{Vcpu, VcpuId, devices::Configuration},
+    domain::{Vcpu, VcpuId, VcpuStatus, devices::Configuration},
     guest::{apic::Time, cpuid, msr::Written, pci::PciView},
     hypercall,
     memory::{GuestAddress, PAGE_SIZE},
@@ -54,8 +56,25 @@ pub(super) fn clocks(vcpu: &Vcpu) -> Time {
     }
 }
 
-/// HLT, and SCHEDOP_block and SCHEDOP_poll once their own conditions are looked at: until something interrupts or wakes. With interrupts disabled nothing that
-/// waits ends the sleep: a vCPU that halts so waits for good, or for INIT.
+/// HLT. With interrupts disabled it is the end of that vCPU, until an INIT; when all of a domain's have come to it, the domain is off: that is how
+/// kernels go that have no other way to say so.
+pub(super) fn halt(hv: &mut Hypervisor, id: VcpuId) {
+    skip(hv, id);
+    let Some(vcpu) = hv.vcpu(id) else { return };
+    if vcpu.registers.rflags & RFLAGS_INTERRUPTS != 0 || vcpu.non_maskable {
+        return block(hv, id);
+    }
+    hv.take_down(id);
+    let online = |vcpu: &Vcpu| vcpu.status != VcpuStatus::Offline;
+    if !hv
+        .body(id.domain)
+        .is_some_and(|body| body.vcpus.iter().any(online))
+    {
+        hv.stop_domain(id.domain, sched::SHUTDOWN_poweroff);
+    }
+}
+
+/// A vCPU sleeps (by HLT, or by SCHEDOP_block or SCHEDOP_poll once their own conditions are looked at) until something interrupts or wakes it.
 pub(super) fn block(hv: &mut Hypervisor, id: VcpuId) {
     let Some(vcpu) = hv.vcpu(id) else { return };
     let enabled = vcpu.registers.rflags & RFLAGS_INTERRUPTS != 0;

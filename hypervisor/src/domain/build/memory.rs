@@ -50,10 +50,7 @@ impl Memory {
                         return Err(Failure::Contiguous(mebibytes));
                     }
                     if count == 1 {
-                        return Err(Failure::Memory(
-                            mebibytes,
-                            hv.frames.free_pages() >> 8,
-                        ));
+                        return Err(Failure::Memory(mebibytes, hv.frames.free_pages() >> 8));
                     }
                     run = count / 2;
                     continue;
