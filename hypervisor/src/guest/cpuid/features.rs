@@ -47,8 +47,9 @@ pub(super) const LEAF_D_1_EAX: u32 = bits(&[0, 1, 2]);
 pub(super) const EXTENDED_1_ECX: u32 = bits(&[0, 4, 5, 6, 7, 8, 11, 16, 21, 22]);
 /// Leaf 0x8000_0001 EDX, less what it has in common with leaf 1: SYSCALL, NX, MmxExt, FFXSR, 1 GiB pages, RDTSCP, long mode, 3DNowExt, 3DNow.
 pub(super) const EXTENDED_1_EDX: u32 = bits(&[11, 20, 22, 25, 26, 27, 29, 30, 31]);
-/// Leaf 0x8000_0007 EDX: invariant TSC.
-pub(super) const EXTENDED_7_EDX: u32 = bits(&[8]);
+/// Leaf 0x8000_0007 EDX, whatever the host has: invariant TSC. The hypervisor's own clock rests on it, every processor with nested paging has it, and
+/// emulators that do not say so have it too. With it Linux takes the counter for its clock, and does not calibrate a delay on every processor.
+pub(super) const EXTENDED_7_EDX_ALWAYS: u32 = bits(&[8]);
 /// Leaf 0x8000_0008 EBX: CLZERO, RstrFpErrPtrs, WBNOINVD.
 pub(super) const EXTENDED_8_EBX: u32 = bits(&[0, 2, 9]);
 /// Leaf 0x8000_0021 EAX: no nested data breakpoints, LFENCE always serializing, a null selector clears the base.

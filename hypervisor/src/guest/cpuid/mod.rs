@@ -247,7 +247,7 @@ impl Policy {
         leaves.insert(
             (0x8000_0007, 0),
             Leaf {
-                edx: at(0x8000_0007).edx & features::EXTENDED_7_EDX,
+                edx: features::EXTENDED_7_EDX_ALWAYS,
                 ..Leaf::default()
             },
         );
@@ -374,12 +374,6 @@ impl Policy {
     /// Whether XSETBV may put `value` into XCR0: a subset of the allowed bits that the processor accepts too; otherwise the guest gets #GP.
     pub fn xcr0_valid(&self, value: u64) -> bool {
         self.extended_state.is_valid(value)
-    }
-
-    fn has_invariant_tsc(&self) -> bool {
-        self.leaves
-            .get(&(0x8000_0007, 0))
-            .is_some_and(|leaf| leaf.edx & features::EXTENDED_7_EDX != 0)
     }
 
     fn has_rdtscp(&self) -> bool {

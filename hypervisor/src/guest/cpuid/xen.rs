@@ -58,24 +58,18 @@ pub(super) fn leaf(policy: &Policy, view: View, leaf: u32, subleaf: u32) -> Leaf
     }
 }
 
-/// The counter is the processor's own, never emulated. Where it is invariant the mode says so, and Linux prefers it to the clock of the time page.
+/// The counter is the processor's own, invariant and never emulated; where the mode says so Linux prefers it to the clock of the time page.
 fn time(policy: &Policy, subleaf: u32) -> Leaf {
     const RELIABLE: u32 = 1 << 1;
     const RDTSCP: u32 = 1 << 2;
-    const MODE_DEFAULT: u32 = 0;
     const MODE_NEVER_EMULATE: u32 = 2;
     let khz = policy.configuration.tsc_khz;
     match subleaf {
         0 => {
-            let invariant = policy.has_invariant_tsc();
             let rdtscp = if policy.has_rdtscp() { RDTSCP } else { 0 };
             Leaf {
-                eax: if invariant { RELIABLE } else { 0 } | rdtscp,
-                ebx: if invariant {
-                    MODE_NEVER_EMULATE
-                } else {
-                    MODE_DEFAULT
-                },
+                eax: RELIABLE | rdtscp,
+                ebx: MODE_NEVER_EMULATE,
                 ecx: khz,
                 edx: 0,
             }
