@@ -98,7 +98,11 @@ impl Editor {
             0x08 | 0x7f if self.cursor > 0 => {
                 self.cursor -= 1;
                 self.line.remove(self.cursor);
-                self.redraw(prompt, echo);
+                if self.cursor == self.line.len() {
+                    echo.push_str("\x08 \x08");
+                } else {
+                    self.redraw(prompt, echo);
+                }
             }
             0x01 | 0x05 => {
                 self.cursor = if key == 0x01 { 0 } else { self.line.len() };

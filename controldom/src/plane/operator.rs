@@ -172,11 +172,10 @@ impl<H: Hypervisor> ControlPlane<H> {
         match member.phase {
             Phase::Running { .. } if member.plan.is_guest => {
                 member.rebuild_by = Some(now + GUEST_GRACE);
+                member.answers = Some(sequence);
                 self.ask_guest(index, "reboot");
                 let seconds = GUEST_GRACE.as_secs();
-                return Ok(Some(format!(
-                    "{name} is asked to reboot; after {seconds} s it is rebuilt in any case"
-                )));
+                log::info!("{name} is asked to reboot; after {seconds} s it is rebuilt in any case");
             }
             Phase::Running { .. } => {
                 member.answers = Some(sequence);

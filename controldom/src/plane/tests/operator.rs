@@ -77,16 +77,18 @@ fn refuses_what_it_cannot_do() {
 #[test]
 fn a_guest_is_asked_to_reboot() {
     let mut bench = bench();
-    assert!(
-        bench
-            .request("1 restart guest")
-            .starts_with("1 ok guest is asked to reboot")
+    let before = bench.reply();
+    assert_eq!(
+        bench.request("1 restart guest"),
+        before,
+        "the answer waits for the start"
     );
     assert_eq!(bench.read(SHUTDOWN_NODE).as_deref(), Some("reboot"));
     assert_eq!(bench.world.take_calls(), [""; 0]);
     bench.end(GUEST, SHUTDOWN_reboot);
     bench.pass(member::LEAVE_TIME * 2);
     assert_eq!(bench.world.take_calls(), ["destroy 4", "start 4"]);
+    assert!(bench.reply().starts_with("1 ok guest"), "{}", bench.reply());
     bench.pass(GUEST_GRACE * 2);
     assert_eq!(bench.world.take_calls(), [""; 0]);
 }
