@@ -58,6 +58,7 @@ fn an_operator_restarts_a_guest_and_the_machine() {
     linux.leave();
 
     system.type_line("reboot");
+    system.console().expect("] atoll: Atoll ", seconds(90));
     system.console().expect(PROMPT, seconds(180));
     let mut linux = system.guest("linux");
     linux.run("ping -c 1 10.0.2.2");
