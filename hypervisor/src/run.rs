@@ -187,8 +187,9 @@ fn hypercall(hv: &mut Hypervisor, id: VcpuId) {
         exits::skip(hv, id);
     }
     match outcome {
-        Outcome::Complete | Outcome::Again | Outcome::Stopped => {}
-        Outcome::Yield => hv.scheduler.give_way(PROCESSOR, time::now()),
+        Outcome::Complete | Outcome::Stopped => {}
+        // Between the pieces of a long hypercall its equals have their turn.
+        Outcome::Again | Outcome::Yield => hv.scheduler.give_way(PROCESSOR, time::now()),
         Outcome::Block => exits::block(hv, id),
     }
     hv.rearm(id);

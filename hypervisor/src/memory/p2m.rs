@@ -412,7 +412,7 @@ mod tests {
                 let at = GuestAddress::of_frame(page);
                 match what {
                     0 => {
-                        let first = (index as u64) << 20 | page % 512;
+                        let first = ((index as u64) << 20) + page % 512;
                         p2m.map_range(&memory, &mut frames, at, count, ram(first)).unwrap();
                         model.extend((0..count).map(|offset| (page + offset, first + offset)));
                     }
