@@ -46,6 +46,31 @@ fn a_nic_that_is_absent() {
 }
 
 #[test]
+fn a_machine_with_too_little_memory_for_a_guest() {
+    let built = Appliance::gateway("no-room").build();
+    let mut system = built.boot_machine(|machine| machine.memory = 224 << 20);
+    system.wait_until_up();
+    let list = system.operator("list");
+    let state = |name: &str| {
+        let line = list
+            .lines()
+            .find(|line| line.split_whitespace().nth(1) == Some(name));
+        line.and_then(|line| line.split_whitespace().nth(2))
+            .map(String::from)
+    };
+    assert_eq!(state("linux").as_deref(), Some("failed"), "{list}");
+    for driver in ["diskdom", "netdom"] {
+        assert_eq!(state(driver).as_deref(), Some("running"), "{list}");
+    }
+    let log = log(&mut system);
+    assert!(
+        log.lines()
+            .any(|line| line.contains("linux") && line.contains("memory")),
+        "{log}"
+    );
+}
+
+#[test]
 fn a_corrupt_entry_of_the_bundle() {
     let built = Appliance::gateway("corrupt-entry").build();
     let path = &built.image().bundle;

@@ -21,6 +21,20 @@ fn reaches_the_outside(name: &str, nic: Nic) {
 }
 
 #[test]
+fn netdom_answers_on_the_network() {
+    let mut system = Appliance::gateway("netdom-ping").build().boot();
+    system.wait_until_up();
+    system.guest("linux").run("true");
+    let log = system.operator("dmesg");
+    let lease = log
+        .split("netdom: address ")
+        .nth(1)
+        .expect("netdom's lease in the log");
+    let address = lease.split('/').next().expect("an address with its prefix");
+    system.guest("linux").run(&format!("ping -c 3 {address}"));
+}
+
+#[test]
 fn through_an_e1000e() {
     reaches_the_outside("e1000e", Nic::E1000e);
 }
