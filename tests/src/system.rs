@@ -139,6 +139,25 @@ impl System {
         drop(self);
     }
 
+    /// The text on the screen, while that is in VGA's text mode.
+    pub fn screen(&mut self) -> std::io::Result<String> {
+        const CELLS: usize = 80 * 25;
+        let dump = self.monitor(&format!("xp /{}xb 0xb8000", 2 * CELLS))?;
+        let bytes = dump
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .flat_map(|(_, bytes)| bytes.split_whitespace());
+        let cells: Vec<char> = bytes
+            .step_by(2)
+            .filter_map(|byte| u8::from_str_radix(byte.strip_prefix("0x")?, 16).ok())
+            .map(char::from)
+            .collect();
+        Ok(cells
+            .chunks(80)
+            .map(|line| line.iter().collect::<String>() + "\n")
+            .collect())
+    }
+
     /// Says something to the emulator's monitor and returns the answer.
     pub fn monitor(&mut self, line: &str) -> std::io::Result<String> {
         let mut stream = UnixStream::connect(monitor_path(&self.folder))?;

@@ -83,4 +83,6 @@ fn a_processor_without_svm_is_told_in_one_message() {
     );
     assert!(!history.contains(PROMPT), "{history}");
     assert!(!system.console().has_ended());
+    let screen = system.screen().expect("the emulator's monitor answers");
+    assert!(screen.contains("SVM"), "{screen}");
 }
