@@ -190,19 +190,17 @@ impl Scheduler {
         let Some(member) = self.members.get(&current.id).filter(|member| member.ready) else {
             return true;
         };
-        match member.class {
-            Class::Interactive => now >= current.slice_end && !queue.interactive.is_empty(),
-            Class::Shared(_) => {
-                !queue.interactive.is_empty() || now >= current.slice_end && !queue.shared.is_empty()
-            }
-        }
+        let goes_first = member.class != Class::Interactive && !queue.interactive.is_empty();
+        goes_first || now >= current.slice_end && queue.equals_wait(member.class)
     }
 
-    /// When the one that runs on `processor` has run long enough; `None` while nobody waits for it.
+    /// When the one that runs on `processor` has run long enough; `None` while nobody waits that would then run in its place. (A shared one waits for an
+    /// interactive one without end: an alarm for it would only keep the other from running.)
     pub fn slice_end(&self, processor: usize) -> Option<u64> {
         let queue = &self.queues[processor];
         let current = queue.current.as_ref()?;
-        (!queue.interactive.is_empty() || !queue.shared.is_empty()).then_some(current.slice_end)
+        let class = self.members.get(&current.id)?.class;
+        queue.equals_wait(class).then_some(current.slice_end)
     }
 
     /// Ages the one that runs by the time that it ran.
@@ -215,12 +213,21 @@ impl Scheduler {
         if let Some(member) = self.members.get_mut(&current.id)
             && let Class::Shared(weight) = member.class
         {
-            member.age += ran * USUAL_WEIGHT / u64::from(weight);
+            let aged = ran.saturating_mul(USUAL_WEIGHT) / u64::from(weight);
+            member.age = member.age.saturating_add(aged);
         }
     }
 }
 
 impl RunQueue {
+    /// Whether others of the class wait for their turn.
+    fn equals_wait(&self, class: Class) -> bool {
+        match class {
+            Class::Interactive => !self.interactive.is_empty(),
+            Class::Shared(_) => !self.shared.is_empty(),
+        }
+    }
+
     fn push(&mut self, id: VcpuId, class: Class) {
         match class {
             Class::Interactive => self.interactive.push_back(id),
@@ -293,6 +300,20 @@ mod tests {
         assert!(!scheduler.should_switch(0, TIME_SLICE - 1));
         assert!(scheduler.should_switch(0, TIME_SLICE));
         scheduler.give_way(0, 1);
+        assert!(scheduler.should_switch(0, 1));
+    }
+
+    #[test]
+    fn nobody_is_alarmed_for_a_turn_that_is_not_to_come() {
+        let mut scheduler = scheduler(&[Class::Interactive, Class::Shared(256)]);
+        assert_eq!(scheduler.pick(0, 0), Some(id(1)));
+        assert_eq!(scheduler.slice_end(0), None);
+        scheduler.give_way(0, 1);
+        assert_eq!(scheduler.slice_end(0), None);
+        assert!(!scheduler.should_switch(0, 2 * TIME_SLICE));
+        scheduler.add(id(3), Class::Interactive);
+        scheduler.ready(id(3));
+        assert_eq!(scheduler.slice_end(0), Some(1));
         assert!(scheduler.should_switch(0, 1));
     }
 
