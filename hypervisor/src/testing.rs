@@ -4,7 +4,7 @@
 //! that a guest-virtual address is the guest-physical one.
 
 use core::cell::Cell;
-use std::{boxed::Box, rc::Rc, string::String, vec::Vec};
+use std::{boxed::Box, string::String, vec::Vec};
 
 use crate::{
     Hypervisor,
@@ -29,8 +29,11 @@ pub struct FakeCpu {
     pub paging: Paging,
     /// What is queued.
     pub injected: Option<Injection>,
-    /// How often translations were flushed, over all vCPUs of the hypervisor.
-    pub flushes: Rc<Cell<u32>>,
+}
+
+std::thread_local! {
+    /// How often translations were flushed, over all vCPUs.
+    pub static FLUSHES: Cell<u32> = const { Cell::new(0) };
 }
 
 /// A kernel in 64-bit code; addresses are not translated.
@@ -84,7 +87,7 @@ impl VirtualCpu for FakeCpu {
         None
     }
     fn flush_translations(&mut self) {
-        self.flushes.set(self.flushes.get() + 1);
+        FLUSHES.set(FLUSHES.get() + 1);
     }
     fn set_tsc_offset(&mut self, _: u64) {}
     fn in_interrupt_shadow(&self, _: &Registers) -> bool {
@@ -111,7 +114,6 @@ impl Backend for FakeBackend {
         Ok(Box::new(FakeCpu {
             paging: KERNEL,
             injected: None,
-            flushes: Rc::new(Cell::new(0)),
         }))
     }
 }
@@ -188,13 +190,11 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
     let shared_info = frames.allocate().unwrap();
     memory.zero(shared_info.address(), PAGE_SIZE as usize);
     let domain = hv.domains.get_mut(&id).unwrap();
-    let flushes = Rc::new(Cell::new(0));
     let vcpus = (0..domain.spec.vcpus)
         .map(|index| {
             let processor = FakeCpu {
                 paging: KERNEL,
                 injected: None,
-                flushes: flushes.clone(),
             };
             let info = MachineAddress(shared_info.address().0 + u64::from(index) * 64);
             Vcpu::new(VcpuId { domain: id, index }, Box::new(processor), info, 0)

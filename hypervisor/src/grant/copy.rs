@@ -72,7 +72,8 @@ fn open(
         let address = end
             .gmfn()
             .checked_mul(PAGE_SIZE)
-            .map(|page| GuestAddress(page + first));
+            .and_then(|page| page.checked_add(first))
+            .map(GuestAddress);
         let at = address.and_then(|address| body.p2m.machine_address(&memory, address, write));
         return Ok(End {
             at: at.ok_or(GNTST_bad_page)?,

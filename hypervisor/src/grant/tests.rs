@@ -291,18 +291,15 @@ fn copies_keep_to_pages_and_rights() {
         ..request
     };
     assert_eq!(copy(&mut hv, CONSOLE, &theirs), Err(GNTST_permission_denied));
-    let nowhere = GnttabCopyPtr::of_frame(2, u64::MAX, 0);
-    assert_eq!(
-        copy(
-            &mut hv,
-            CONSOLE,
-            &GnttabCopy {
-                source: nowhere,
-                ..theirs
-            }
-        ),
-        Err(GNTST_bad_page)
-    );
+    // The last one ends where the address space does.
+    for (frame, offset, len) in [(u64::MAX, 0, 14), (u64::MAX / 4096, 4096, 0)] {
+        let nowhere = GnttabCopy {
+            source: GnttabCopyPtr::of_frame(2, frame, offset),
+            len,
+            ..theirs
+        };
+        assert_eq!(copy(&mut hv, CONSOLE, &nowhere), Err(GNTST_bad_page));
+    }
 }
 
 #[test]

@@ -48,7 +48,6 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             let request: RemoveFromPhysmap = read(hv, caller, at)?;
             only_self(caller, request.domid)?;
             vacate(hv, domain, place(request.gpfn)?)?.ok_or(Errno::NOENT)?;
-            grant::flush(hv, domain);
             Ok(Answer::OK)
         }
         XENMEM_memory_map => memory_map(hv, caller, at),
@@ -129,12 +128,10 @@ fn extents(
         done += 1;
         budget = budget.saturating_sub(pages);
         if budget == 0 && done < request.nr_extents {
-            grant::flush(hv, domain);
             call.arguments[0] = call.arguments[0] & ((1 << OPERATION_BITS) - 1) | done << OPERATION_BITS;
             return Ok(Answer::Again);
         }
     }
-    grant::flush(hv, domain);
     Ok(Answer::Done(done as i64))
 }
 
@@ -175,7 +172,7 @@ fn give_back(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress) -> Result<
 }
 
 /// Takes away what is at a place, unless somebody else depends on it: RAM becomes free, pages of the hypervisor merely leave the domain's memory.
-/// Says what it was. The caller flushes.
+/// Says what it was. Translations of it are flushed here, whatever becomes of the call afterwards.
 fn vacate(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress) -> Result<Option<PageKind>> {
     let memory = hv.memory;
     let body = hv
@@ -202,6 +199,7 @@ fn vacate(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress) -> Result<Opt
     } else {
         body.grants.forget_place(at);
     }
+    grant::flush(hv, domain);
     Ok(Some(mapping.kind))
 }
 
@@ -240,7 +238,6 @@ fn put(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress, page: Frame) -> 
     body.p2m
         .map(&memory, &mut hv.frames, at, special)
         .map_err(|_| Errno::NOMEM)?;
-    grant::flush(hv, domain);
     Ok(())
 }
 

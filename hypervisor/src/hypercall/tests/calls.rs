@@ -10,7 +10,6 @@ fn only_kernels_in_64_bit_code_may_call() {
         let cpu = FakeCpu {
             paging,
             injected: None,
-            flushes: Default::default(),
         };
         hv.vcpu_mut(id).unwrap().processor = std::boxed::Box::new(cpu);
         call(hv, id, __HYPERVISOR_xen_version, &[XENVER_version])

@@ -120,6 +120,30 @@ fn memory_is_given_back_and_taken_again() {
 }
 
 #[test]
+fn what_was_taken_away_is_flushed_even_if_the_call_fails_later() {
+    let mut hv = hypervisor();
+    let id = vcpu(3);
+    let free = hv.frames.free_pages();
+    // The list goes on behind the end of the domain's memory.
+    let list = RAM_PAGES * 4096 - 8;
+    put(&hv, 3, list, &20u64);
+    let request = MemoryReservation {
+        extent_start: list,
+        nr_extents: 2,
+        domid: DOMID_SELF,
+        ..Default::default()
+    };
+    let op = __HYPERVISOR_memory_op;
+    let before = testing::FLUSHES.get();
+    assert_eq!(
+        with(&mut hv, id, op, XENMEM_decrease_reservation, &request).0,
+        error(Errno::FAULT)
+    );
+    assert_eq!(hv.frames.free_pages(), free + 1);
+    assert!(testing::FLUSHES.get() > before);
+}
+
+#[test]
 fn pages_of_the_hypervisor_appear_where_the_guest_wants_them() {
     let mut hv = hypervisor();
     let id = vcpu(3);
