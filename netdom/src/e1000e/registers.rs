@@ -44,10 +44,7 @@ pub const RAL: u32 = 0x5400;
 pub const RAH: u32 = 0x5404;
 pub const RAH_VALID: u32 = 1 << 31;
 
-pub const INTERRUPT_LINK: u32 = 1 << 2;
 pub const INTERRUPT_RECEIVE: u32 = 1 << 20;
-pub const INTERRUPT_TRANSMIT: u32 = 1 << 22;
-pub const INTERRUPT_OTHER: u32 = 1 << 24;
 
 /// Every cause goes to MSI-X vector 0: receive (bits 0–3), transmit (8–11), other (16–19), each with its valid bit.
 pub const IVAR_ALL_TO_VECTOR_0: u32 = 0x0008_0808;
