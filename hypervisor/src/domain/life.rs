@@ -1,7 +1,5 @@
 //! The end of a domain: stopped by itself or by the hypervisor, and taken down.
 
-use alloc::vec::Vec;
-
 use xen_abi::{sched, vcpu::RUNSTATE_offline, xen::VIRQ_DOM_EXC};
 
 use super::{DomainId, State, VcpuId, VcpuStatus};
@@ -75,15 +73,11 @@ pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
         }
         vcpu.processor.release(&mut hv.frames);
     }
-    let mut owned = Vec::new();
     body.p2m.for_each(&hv.memory, |_, mapping, count| {
         if mapping.kind == PageKind::Ram {
-            owned.push((mapping.machine, count));
+            hv.held.free(&mut hv.frames, mapping.machine, count);
         }
     });
-    for (first, count) in owned {
-        grant::free_frames(hv, first, count);
-    }
     hv.frames.free(body.shared_info, 1);
     body.p2m.release(&hv.memory, &mut hv.frames);
 }

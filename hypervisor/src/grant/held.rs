@@ -44,8 +44,9 @@ impl HeldFrames {
         }
     }
 
-    /// Frees those of a run of frames that nobody has mapped, and the others when their last map ends.
-    pub(super) fn free(&mut self, frames: &mut FrameAllocator, first: Frame, count: u64) {
+    /// Frees those of a run of frames that nobody has mapped, and the others when their last map ends. For the frames of a domain, after
+    /// [`super::release_all`].
+    pub fn free(&mut self, frames: &mut FrameAllocator, first: Frame, count: u64) {
         let end = Frame(first.0 + count);
         let held: Vec<Frame> = self.0.range(first..end).map(|(frame, _)| *frame).collect();
         let mut next = first;

@@ -32,51 +32,104 @@ pub const MAX_MAPS: usize = 32 * 1024;
 /// The maps of a domain.
 #[derive(Default)]
 pub struct Maps {
-    slots: Vec<Option<Map>>,
-    free: Vec<u32>,
+    slots: Vec<Slot>,
+    /// The handle that is given out next, if one has come back.
+    free: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Slot {
+    Taken(Map),
+    /// Free, and the next one that is.
+    Free(Option<u32>),
 }
 
 impl Maps {
     /// Whether a map more has a place.
     pub fn has_room(&self) -> bool {
-        !self.free.is_empty() || self.slots.len() < MAX_MAPS
+        self.free.is_some() || self.slots.len() < MAX_MAPS
     }
 
-    /// Takes a map in; answers its handle. `None` without room.
+    /// Takes a map in; answers its handle. `None` without room, also in the hypervisor's heap.
     pub fn insert(&mut self, map: Map) -> Option<u32> {
-        if let Some(handle) = self.free.pop() {
-            self.slots[handle as usize] = Some(map);
+        if let Some(handle) = self.free {
+            let slot = self.slots.get_mut(handle as usize)?;
+            if let Slot::Free(next) = *slot {
+                self.free = next;
+            }
+            *slot = Slot::Taken(map);
             return Some(handle);
         }
         if self.slots.len() >= MAX_MAPS {
             return None;
         }
-        self.slots.push(Some(map));
+        self.slots.try_reserve(1).ok()?;
+        self.slots.push(Slot::Taken(map));
         Some(self.slots.len() as u32 - 1)
     }
 
     /// The map of a handle.
     pub fn get_mut(&mut self, handle: u32) -> Option<&mut Map> {
-        self.slots.get_mut(handle as usize)?.as_mut()
+        match self.slots.get_mut(handle as usize)? {
+            Slot::Taken(map) => Some(map),
+            Slot::Free(_) => None,
+        }
     }
 
     /// Forgets a map.
     pub fn remove(&mut self, handle: u32) -> Option<Map> {
-        let map = self.slots.get_mut(handle as usize)?.take()?;
-        self.free.push(handle);
+        let slot = self.slots.get_mut(handle as usize)?;
+        let Slot::Taken(map) = *slot else {
+            return None;
+        };
+        *slot = Slot::Free(self.free.replace(handle));
         Some(map)
     }
 
     /// All maps.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Map> {
-        self.slots.iter_mut().flatten()
+    pub fn iter(&self) -> impl Iterator<Item = &Map> {
+        self.slots.iter().filter_map(|slot| match slot {
+            Slot::Taken(map) => Some(map),
+            Slot::Free(_) => None,
+        })
     }
 
-    /// All handles.
-    pub fn handles(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..)
-            .zip(&self.slots)
-            .filter(|(_, map)| map.is_some())
-            .map(|(handle, _)| handle)
+    /// All maps.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Map> {
+        self.slots.iter_mut().filter_map(|slot| match slot {
+            Slot::Taken(map) => Some(map),
+            Slot::Free(_) => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_come_back_and_are_bounded() {
+        let map = |reference| Map {
+            granter: DomainId(1),
+            reference,
+            frame: Frame(7),
+            write: true,
+            at: None,
+            device: false,
+            orphan: false,
+        };
+        let mut maps = Maps::default();
+        for handle in 0..MAX_MAPS as u32 {
+            assert_eq!(maps.insert(map(handle)), Some(handle));
+        }
+        assert!(!maps.has_room() && maps.insert(map(0)).is_none());
+        for handle in [5, 9] {
+            assert_eq!(maps.remove(handle).map(|map| map.reference), Some(handle));
+            assert!(maps.remove(handle).is_none() && maps.get_mut(handle).is_none());
+        }
+        assert_eq!(maps.iter().count(), MAX_MAPS - 2);
+        assert_eq!([maps.insert(map(1)), maps.insert(map(2))], [Some(9), Some(5)]);
+        assert_eq!(maps.get_mut(9).map(|map| map.reference), Some(1));
+        assert!(!maps.has_room() && maps.remove(u32::MAX).is_none());
     }
 }

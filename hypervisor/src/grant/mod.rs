@@ -28,6 +28,7 @@ use crate::{
     domain::{Body, DomainId},
     errno::Errno,
     memory::{Frame, GuestAddress, Mapping, PageKind},
+    platform::heap,
 };
 
 /// Guest-physical addresses that grants can be mapped at end here: what the smallest of our processors translates (40 bits).
@@ -80,7 +81,7 @@ pub fn map(
         return Err(GNTST_general_error);
     }
     let body = domain.body.as_ref().ok_or(GNTST_general_error)?;
-    if !body.grants.maps.has_room() {
+    if !body.grants.maps.has_room() || !heap::has_reserve() {
         return Err(GNTST_no_space);
     }
     let at = if host {
@@ -225,7 +226,7 @@ pub fn flush(hv: &mut Hypervisor, domain: DomainId) {
 }
 
 /// Unwinds everything between a domain and the others: its maps of their pages are taken down, the pages that they have mapped of its are
-/// held back until they let go (see [`free_frames`]), and the frames of its table are freed.
+/// held back until they let go (see [`HeldFrames::free`]), and the frames of its table are freed.
 ///
 /// Call it once the domain's devices are quiet and before its body goes.
 pub fn release_all(hv: &mut Hypervisor, domain: DomainId) {
@@ -237,20 +238,15 @@ pub fn release_all(hv: &mut Hypervisor, domain: DomainId) {
     else {
         return;
     };
-    let mut ended = Vec::new();
-    for handle in body.grants.maps.handles().collect::<Vec<_>>() {
-        let Some(map) = body.grants.maps.remove(handle) else {
-            continue;
-        };
-        if let Some(at) = map.at {
-            // Fails only for want of a table to split a large page, and grants are mapped by small ones.
-            let _ = body.p2m.unmap(&memory, &mut hv.frames, at);
-        }
-        ended.push(map);
+    let maps = core::mem::take(&mut body.grants.maps);
+    for at in maps.iter().filter_map(|map| map.at) {
+        // Fails only for want of a table to split a large page, and grants are mapped by small ones.
+        let _ = body.p2m.unmap(&memory, &mut hv.frames, at);
     }
-    for map in &ended {
+    for map in maps.iter() {
         end(hv, map);
     }
+    drop(maps);
     for other in hv.domains.values_mut().filter_map(|other| other.body.as_mut()) {
         for map in other
             .grants
@@ -289,11 +285,6 @@ pub fn free_table_frames(hv: &mut Hypervisor, domain: DomainId, pages: Vec<Table
         hv.frames.free(page.frame, 1);
     }
     flush(hv, domain);
-}
-
-/// Gives frames of a domain back to the allocator, after [`release_all`]: at once those that nobody has mapped, the others when the last map goes.
-pub fn free_frames(hv: &mut Hypervisor, first: Frame, count: u64) {
-    hv.held.free(&mut hv.frames, first, count);
 }
 
 #[cfg(test)]

@@ -123,7 +123,8 @@ pub struct GrantTable {
     version: Version,
     frames: Vec<TableFrame>,
     status: Vec<TableFrame>,
-    active: Vec<Active>,
+    /// The entries in use, and no others: what the hypervisor remembers of a table grows with what others do with it, not with its length.
+    active: BTreeMap<u32, Active>,
     /// Frames of this domain that are mapped by others, and how often.
     pinned: BTreeMap<Frame, u32>,
     /// What this domain has mapped.
@@ -171,14 +172,18 @@ impl GrantTable {
             return Err(Errno::INVAL);
         }
         while self.frames.len() < count as usize {
-            let entries = (self.frames.len() as u64 + 1) * self.version.entries();
             if self.version == Version::Two {
+                let entries = self.entries() + self.version.entries();
                 self.grow_status(memory, frames, entries)?;
             }
             self.frames.push(new_frame(memory, frames)?);
-            self.active.resize(entries as usize, Active::default());
         }
         Ok(())
+    }
+
+    /// Entries of the whole table.
+    fn entries(&self) -> u64 {
+        self.frames.len() as u64 * self.version.entries()
     }
 
     fn grow_status(
@@ -265,7 +270,10 @@ impl GrantTable {
         reference: u32,
         wanted: Use,
     ) -> Result<Grant, i16> {
-        let active = *self.active.get(reference as usize).ok_or(GNTST_bad_gntref)?;
+        if u64::from(reference) >= self.entries() {
+            return Err(GNTST_bad_gntref);
+        }
+        let mut active = self.active.get(&reference).copied().unwrap_or_default();
         let used = active.readers + active.writers > 0;
         if used && active.user != Some(wanted.user) {
             return Err(GNTST_general_error);
@@ -290,19 +298,19 @@ impl GrantTable {
             self.unmark(memory, reference, active.readers, active.writers);
             return Err(GNTST_general_error);
         }
-        let active = &mut self.active[reference as usize];
         (active.user, active.grant) = (Some(wanted.user), grant);
         if wanted.write {
             active.writers += 1;
         } else {
             active.readers += 1;
         }
+        self.active.insert(reference, active);
         Ok(grant)
     }
 
     /// Ends a use.
     pub(super) fn release(&mut self, memory: &DirectMap, reference: u32, write: bool) {
-        let Some(active) = self.active.get_mut(reference as usize) else {
+        let Some(active) = self.active.get_mut(&reference) else {
             return;
         };
         let count = if write {
@@ -312,6 +320,9 @@ impl GrantTable {
         };
         *count = count.saturating_sub(1);
         let (readers, writers) = (active.readers, active.writers);
+        if readers + writers == 0 {
+            self.active.remove(&reference);
+        }
         self.unmark(memory, reference, readers, writers);
     }
 
@@ -430,9 +441,7 @@ impl GrantTable {
     }
 
     fn in_use(&self, reference: u32) -> bool {
-        self.active
-            .get(reference as usize)
-            .is_some_and(|active| active.readers + active.writers > 0)
+        self.active.contains_key(&reference)
     }
 }
 

@@ -103,6 +103,20 @@ fn a_map_shows_the_granters_page_and_pins_it() {
 }
 
 #[test]
+fn maps_are_refused_while_the_heap_is_short() {
+    let mut hv = hypervisor();
+    grant(&mut hv, 9, GTF_permit_access, CONSOLE, 5);
+    heap::USED.set(heap::SIZE - heap::RESERVE + 1);
+    assert_eq!(
+        map(&mut hv, CONSOLE, GUEST, 9, AT, GNTMAP_host_map),
+        Err(GNTST_no_space)
+    );
+    assert_eq!(flags(&hv, 9), GTF_permit_access);
+    heap::USED.set(0);
+    assert!(map(&mut hv, CONSOLE, GUEST, 9, AT, GNTMAP_host_map).is_ok());
+}
+
+#[test]
 fn what_was_not_granted_is_refused() {
     let mut hv = hypervisor();
     grant(&mut hv, 9, GTF_permit_access | GTF_readonly, CONSOLE, 5);

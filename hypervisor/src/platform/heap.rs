@@ -6,6 +6,8 @@
 
 /// Bytes of the heap.
 pub const SIZE: usize = 8 << 20;
+/// Bytes that are kept for what must not fail: nothing that guests may have any number of takes them.
+pub const RESERVE: usize = 2 << 20;
 
 #[cfg(target_os = "none")]
 pub use machine::{initialize, used};
@@ -13,6 +15,26 @@ pub use machine::{initialize, used};
 /// Makes the heap usable; a second call does nothing. On the host there is one already.
 #[cfg(not(target_os = "none"))]
 pub fn initialize() {}
+
+/// Bytes in use; on the host what a test says.
+#[cfg(not(target_os = "none"))]
+pub fn used() -> usize {
+    #[cfg(test)]
+    return USED.get();
+    #[cfg(not(test))]
+    0
+}
+
+#[cfg(test)]
+std::thread_local! {
+    /// What [`used`] answers.
+    pub static USED: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
+}
+
+/// Whether the reserve is whole. Whoever lets a guest have one more of what it may have many of asks this first.
+pub fn has_reserve() -> bool {
+    used() + RESERVE <= SIZE
+}
 
 #[cfg(target_os = "none")]
 mod machine {

@@ -126,15 +126,11 @@ impl Memory {
 
     /// Gives everything back.
     pub(super) fn release(self, hv: &mut Hypervisor) {
-        let mut owned = Vec::new();
         self.p2m.for_each(&hv.memory, |_, mapping, count| {
             if mapping.kind == PageKind::Ram {
-                owned.push((mapping.machine, count));
+                hv.frames.free(mapping.machine, count);
             }
         });
-        for (first, count) in owned {
-            hv.frames.free(first, count);
-        }
         self.p2m.release(&hv.memory, &mut hv.frames);
     }
 }

@@ -13,7 +13,7 @@ use xen_abi::grant_table::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{Active, GrantTable, TableFrame, Version};
+use super::{GrantTable, TableFrame, Version};
 use crate::{
     errno::Errno,
     memory::{DirectMap, FrameAllocator, PAGE_SIZE},
@@ -49,7 +49,7 @@ impl GrantTable {
         if version == self.version {
             return Ok(Vec::new());
         }
-        if (0..self.active.len() as u32).any(|reference| self.in_use(reference)) {
+        if !self.active.is_empty() {
             return Err(Errno::BUSY);
         }
         let mut reserved = Vec::new();
@@ -63,8 +63,6 @@ impl GrantTable {
             self.grow_status(memory, frames, entries)?;
         }
         self.version = version;
-        self.active.clear();
-        self.active.resize(entries as usize, Active::default());
         for page in &self.frames {
             memory.zero(page.frame.address(), PAGE_SIZE as usize);
         }
