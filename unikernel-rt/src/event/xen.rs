@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // `shared_info` is written by the hypervisor; its words are reached as atomics by address.
 
 use core::arch::asm;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use xen_abi::event_channel::*;
 use xen_abi::physdev::*;
-use xen_abi::vcpu::{VCPUOP_set_singleshot_timer, VCPUOP_stop_singleshot_timer, VcpuSetSingleshotTimer};
+use xen_abi::vcpu::{VCPUOP_set_singleshot_timer, VcpuSetSingleshotTimer};
 use xen_abi::xen::{
     __HYPERVISOR_event_channel_op, __HYPERVISOR_physdev_op, __HYPERVISOR_vcpu_op, DOMID_SELF, SharedInfo,
     VIRQ_TIMER, VcpuInfo, VcpuTimeInfo,
@@ -29,6 +29,8 @@ pub(crate) struct XenEvents {
     timer: Port,
     /// What fired and has not been answered yet.
     fired: RefCell<PortSet>,
+    /// When the timer was last told to go off.
+    armed: Cell<Option<Instant>>,
 }
 
 /// The page `shared_info`.
@@ -106,6 +108,7 @@ impl XenEvents {
             shared,
             timer: Port(bind.port),
             fired: RefCell::default(),
+            armed: Cell::new(None),
         })
     }
 
@@ -137,24 +140,26 @@ impl XenEvents {
     /// Blocks until something is pending or the time has come. Answers `false` for the latter.
     fn sleep(&self, deadline: Option<Instant>) -> bool {
         if let Some(deadline) = deadline {
-            if self.now() >= deadline {
+            let now = self.now();
+            if now >= deadline {
                 return false;
             }
-            let mut timer = VcpuSetSingleshotTimer {
-                timeout_abs_ns: deadline.as_nanos(),
-                ..Default::default()
-            };
-            if let Err(error) = self.vcpu_operation(VCPUOP_set_singleshot_timer, timer.as_mut_bytes()) {
-                // Without a timer the deadline can only be polled.
-                log::error!("the timer cannot be set: {error}");
-                return true;
+            // A timer that goes off before the deadline stays: it wakes us once for nothing, and each change costs a hypercall.
+            let serves = |at: Instant| now < at && at <= deadline;
+            if !self.armed.get().is_some_and(serves) {
+                let mut timer = VcpuSetSingleshotTimer {
+                    timeout_abs_ns: deadline.as_nanos(),
+                    ..Default::default()
+                };
+                if let Err(error) = self.vcpu_operation(VCPUOP_set_singleshot_timer, timer.as_mut_bytes()) {
+                    // Without a timer the deadline can only be polled.
+                    log::error!("the timer cannot be set: {error}");
+                    return true;
+                }
+                self.armed.set(Some(deadline));
             }
         }
         call::block();
-        if deadline.is_some() {
-            // One that has not gone off yet would only wake us for nothing.
-            let _ = self.vcpu_operation(VCPUOP_stop_singleshot_timer, &mut []);
-        }
         true
     }
 
