@@ -89,11 +89,8 @@ fn take_interrupts(hv: &mut Hypervisor) {
 /// Runs a vCPU until somebody else should run.
 fn run_vcpu(hv: &mut Hypervisor, id: VcpuId, clock: &mut timers::Alarm) {
     load(hv, id);
-    if let Some(vcpu) = hv.vcpu_mut(id) {
-        vcpu.runstate.enter(RUNSTATE_running, time::now());
-    }
-    hypercall::update_runstate_area(hv, id);
     loop {
+        note_running(hv, id);
         let nudge = interrupts::deliver(hv, id);
         let timer = hv.timers.first().map(|(deadline, _)| *deadline);
         clock.set(
@@ -133,18 +130,29 @@ fn run_vcpu(hv: &mut Hypervisor, id: VcpuId, clock: &mut timers::Alarm) {
     }
 }
 
+/// A vCPU is about to run: also one that slept and woke again before anybody took its place.
+fn note_running(hv: &mut Hypervisor, id: VcpuId) {
+    if let Some(vcpu) = hv
+        .vcpu_mut(id)
+        .filter(|vcpu| vcpu.runstate.current != RUNSTATE_running)
+    {
+        vcpu.runstate.enter(RUNSTATE_running, time::now());
+        hypercall::update_runstate_area(hv, id);
+    }
+}
+
 /// Puts a vCPU's extended state into the processor, in place of whose is there.
 fn load(hv: &mut Hypervisor, id: VcpuId) {
     if hv.loaded == Some(id) {
         return;
     }
-    if let Some(last) = hv.loaded.take() {
-        if let Some(vcpu) = hv.vcpu_mut(last) {
-            vcpu.extended.save();
-        }
-        if last.domain != id.domain {
-            virt::forget_branches();
-        }
+    let last = hv.loaded.take();
+    if let Some(vcpu) = last.and_then(|last| hv.vcpu_mut(last)) {
+        vcpu.extended.save();
+    }
+    // The last one may also have been of a domain that was destroyed meanwhile.
+    if last.is_none_or(|last| last.domain != id.domain) {
+        virt::forget_branches();
     }
     if let Some(vcpu) = hv.vcpu_mut(id) {
         vcpu.extended.load();
@@ -225,4 +233,24 @@ fn crash(hv: &mut Hypervisor, id: VcpuId, reason: core::fmt::Arguments<'_>) {
         );
     }
     hv.stop_domain(id.domain, sched::SHUTDOWN_crash);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{hypervisor, vcpu};
+
+    #[test]
+    fn a_vcpu_that_wakes_in_its_own_turn_is_running_again() {
+        let mut hv = hypervisor();
+        let id = vcpu(3);
+        let state = |hv: &Hypervisor| hv.vcpu(id).unwrap().runstate.current;
+        note_running(&mut hv, id);
+        assert_eq!(state(&hv), RUNSTATE_running);
+        hv.sleep(id);
+        hv.wake(id);
+        assert_eq!(state(&hv), RUNSTATE_runnable);
+        note_running(&mut hv, id);
+        assert_eq!(state(&hv), RUNSTATE_running);
+    }
 }

@@ -21,6 +21,8 @@ pub fn stop_domain(hv: &mut Hypervisor, id: DomainId, reason: u32) {
             vcpu.status = VcpuStatus::Offline;
             vcpu.runstate.enter(RUNSTATE_offline, now);
             (vcpu.oneshot, vcpu.periodic, vcpu.polling) = (None, None, None);
+            // It has a timer, too.
+            vcpu.machine.apic.reset();
         }
         body.watchdogs = [0; 2];
         body.vcpus.len() as u32

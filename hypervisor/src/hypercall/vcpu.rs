@@ -177,6 +177,9 @@ fn down(hv: &mut Hypervisor, caller: VcpuId, id: VcpuId) -> Result {
         sched::shut_down(hv, id.domain, SHUTDOWN_poweroff)?;
         return Ok(Answer::Stopped);
     }
+    if hv.vcpu(id).is_some_and(|vcpu| vcpu.status == VcpuStatus::Offline) {
+        return Ok(Answer::OK);
+    }
     // It comes up again where it left off, with this call done.
     calls(hv, id)?.initialised = true;
     hv.take_down(id);

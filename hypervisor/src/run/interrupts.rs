@@ -101,6 +101,7 @@ pub(super) fn send(hv: &mut Hypervisor, sender: VcpuId, ipi: Ipi) {
             Delivered::Init => {
                 vcpu.machine.apic.reset();
                 vcpu.awaits_startup = true;
+                (vcpu.non_maskable, vcpu.upcall_edge, vcpu.polling) = (false, false, None);
                 hv.take_down(target);
             }
             Delivered::StartUp(page) => {
@@ -110,5 +111,40 @@ pub(super) fn send(hv: &mut Hypervisor, sender: VcpuId, ipi: Ipi) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::VcpuStatus,
+        testing::{hypervisor, vcpu},
+    };
+
+    #[test]
+    fn an_init_forgets_what_was_to_interrupt_and_a_startup_brings_up() {
+        let mut hv = hypervisor();
+        let (first, second) = (vcpu(3), VcpuId { index: 1, ..vcpu(3) });
+        let message = |delivery| Ipi {
+            delivery,
+            destination: Destination::Physical { id: 1, wide: true },
+            level: false,
+        };
+        send(&mut hv, first, message(Delivery::StartUp(7)));
+        let status = |hv: &Hypervisor| hv.vcpu(second).unwrap().status;
+        assert_eq!(status(&hv), VcpuStatus::Runnable);
+        // A second start-up is no news to one that runs.
+        hv.vcpu_mut(second).unwrap().registers.rip = 1;
+        send(&mut hv, first, message(Delivery::StartUp(8)));
+        assert_eq!(hv.vcpu(second).unwrap().registers.rip, 1);
+        send(&mut hv, first, message(Delivery::NonMaskable));
+        assert!(hv.vcpu(second).unwrap().non_maskable);
+        send(&mut hv, first, message(Delivery::Init));
+        assert_eq!(status(&hv), VcpuStatus::Offline);
+        assert!(!hv.vcpu(second).unwrap().non_maskable);
+        send(&mut hv, first, message(Delivery::StartUp(9)));
+        assert_eq!(hv.vcpu(second).unwrap().registers.rip, 9 << 12);
+        assert_eq!(status(&hv), VcpuStatus::Runnable);
     }
 }

@@ -110,6 +110,23 @@ mod tests {
     }
 
     #[test]
+    fn a_stopped_domain_has_no_timers() {
+        let mut hv = hypervisor();
+        let id = vcpu(GUEST);
+        let time = Default::default();
+        let vcpu = hv.vcpu_mut(id).unwrap();
+        (vcpu.oneshot, vcpu.periodic) = (Some(100), Some((10, 110)));
+        let apic = &mut vcpu.machine.apic;
+        for (register, value) in [(0xf0, 0x1ff), (0x320, 1 << 17 | 0x40), (0x380, 1000)] {
+            apic.write_memory(register, 4, value, time);
+        }
+        assert!(apic.deadline().is_some());
+        hv.rearm(id);
+        hv.stop_domain(id.domain, SHUTDOWN_watchdog);
+        assert!(hv.timers.is_empty());
+    }
+
+    #[test]
     fn a_poll_gives_up_and_a_watchdog_bites() {
         let mut hv = hypervisor();
         let id = vcpu(GUEST);

@@ -236,6 +236,8 @@ fn a_vcpu_comes_up_goes_down_and_keeps_its_info() {
     let op = |hv: &mut Hypervisor, operation, index, at| {
         call(hv, vcpu(3), __HYPERVISOR_vcpu_op, &[operation, index, at])
     };
+    // One that was never up does not become ready to go by being taken down.
+    assert_eq!(op(&mut hv, VCPUOP_down, 1, 0), 0);
     assert_eq!(op(&mut hv, VCPUOP_up, 1, 0), error(Errno::INVAL));
     let state = VcpuHvmX8664 {
         rip: 0x1234,
