@@ -73,7 +73,7 @@ impl Hypervisor {
                 "no IOMMU is in use: the manifest accepts that devices of driver domains can reach all memory"
             );
         }
-        let domains = (1..)
+        let domains: BTreeMap<DomainId, Domain> = (1..)
             .zip(&manifest.domains)
             .zip(assignments)
             .map(|((id, spec), assignment)| {
@@ -81,9 +81,10 @@ impl Hypervisor {
                 let functions = assignment
                     .functions
                     .iter()
-                    .filter_map(|address| machine.pci_function(*address));
+                    .filter_map(|address| machine.pci_function(*address))
+                    .map(|function| devices::view(function, &machine.pci, &assignment.functions));
                 let domain = Domain {
-                    functions: functions.map(devices::view).collect(),
+                    functions: functions.collect(),
                     interrupts: assignment
                         .lines
                         .iter()
@@ -94,9 +95,21 @@ impl Hypervisor {
                     ..Domain::new(id, spec.clone())
                 };
                 (id, domain)
-            });
+            })
+            .collect();
+        for (domain, function) in domains
+            .values()
+            .flat_map(|domain| domain.functions.iter().map(move |function| (domain, function)))
+            .filter(|(_, function)| !function.withheld.is_empty())
+        {
+            log::warn!(
+                "{} does not get all registers of PCI function {}: firmware put them into pages with others'",
+                domain.spec.name,
+                function.address
+            );
+        }
         Self {
-            domains: domains.collect(),
+            domains,
             machine,
             manifest,
             images,

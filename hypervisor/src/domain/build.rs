@@ -69,6 +69,10 @@ enum Failure {
     TooSmall(u64),
     #[error("its command line is too long: {0} bytes")]
     CommandLine(usize),
+    #[error(
+        "a device of it has its registers at {0:#x}, where the {1} MiB of its memory are; give it less memory in the manifest"
+    )]
+    Registers(u64, u64),
     #[error("the hypervisor is short of memory for its tables")]
     Tables,
     #[error("its {0} could not be prepared: {1}")]
@@ -378,6 +382,14 @@ fn prepare(hv: &mut Hypervisor, id: DomainId, memory: &mut Memory) -> Result<Gue
             kind: PageKind::Device,
         };
         let count = range.length / PAGE_SIZE;
+        let ram = |page| {
+            let at = GuestAddress(range.address + page * PAGE_SIZE);
+            let there = memory.p2m.translate(&hv.memory, at);
+            there.is_some_and(|mapping| mapping.kind == PageKind::Ram)
+        };
+        if (0..count).any(ram) {
+            return Err(Failure::Registers(range.address, spec.memory >> 20));
+        }
         memory.p2m.map_range(
             &hv.memory,
             &mut hv.frames,

@@ -175,8 +175,28 @@ fn describe(selector: &Device) -> String {
     }
 }
 
-/// A function of the machine as its domain is to see it.
-pub fn view(function: &PciFunction) -> Function {
+/// A function of the machine as its domain is to see it, which drives the functions at `mine`. Where base addresses are so close that a page belongs to
+/// several functions, no domain gets more than its own.
+pub fn view(function: &PciFunction, machine: &[PciFunction], mine: &[PciAddress]) -> Function {
+    let mut view = alone(function);
+    let pages = view.bar_pages();
+    let foreign = machine.iter().flat_map(|other| {
+        let seen = alone(other);
+        if mine.contains(&other.address) {
+            seen.msix_table().into_iter().collect()
+        } else {
+            seen.bar_pages()
+        }
+    });
+    let own_table = view.msix_table();
+    view.withheld = foreign
+        .filter(|range| Some(*range) != own_table && pages.iter().any(|page| page.touches(range)))
+        .collect();
+    view
+}
+
+/// A function as if nothing else were near it.
+fn alone(function: &PciFunction) -> Function {
     let bars = function.bars.iter().map(|bar| {
         let (kind, flags) = match bar.kind {
             pci::BarKind::Port => (BarKind::Io, 1),
@@ -207,6 +227,7 @@ pub fn view(function: &PciFunction) -> Function {
         address: function.address,
         bars: bars.collect(),
         msix,
+        withheld: Vec::new(),
     }
 }
 
@@ -235,7 +256,7 @@ impl ConfigurationSpace for Configuration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::spec;
+    use crate::{guest::pci as guest_pci, testing::spec};
 
     fn candidate(device: u8, id: u16, class: [u8; 3]) -> Candidate {
         Candidate {
@@ -340,6 +361,64 @@ mod tests {
                 "serial port 2 of third belongs to an earlier domain already",
             ]
         );
+    }
+
+    #[test]
+    fn a_page_of_several_functions_goes_to_none_but_their_owner() {
+        let function = |device, address, msix| PciFunction {
+            address: candidate(device, 1, [1, 8, 2]).address,
+            vendor: 1,
+            device: 1,
+            revision: 0,
+            class: 1,
+            subclass: 8,
+            interface: 2,
+            is_bridge: false,
+            bars: vec![pci::Bar {
+                index: 0,
+                kind: pci::BarKind::Memory {
+                    wide: false,
+                    prefetchable: false,
+                },
+                address,
+                size: 0x800,
+            }],
+            msix,
+            msi: None,
+            express: None,
+            advanced_features: None,
+        };
+        let msix = pci::MsixCapability {
+            offset: 0x40,
+            entries: 4,
+            table_bar: 0,
+            table_offset: 0x400,
+            pending_bar: 0,
+            pending_offset: 0x600,
+        };
+        let machine = [
+            function(1, 0xfe00_0000, None),
+            function(2, 0xfe00_0800, None),
+            function(3, 0xfe00_1000, None),
+            function(4, 0xfe00_1800, Some(msix)),
+        ];
+        let place = |index: usize| machine[index].address;
+        let memory = |index: usize, mine: &[PciAddress]| view(&machine[index], &machine, mine).memory();
+        let page = |address| guest_pci::DeviceRange {
+            address,
+            length: 0x1000,
+        };
+        assert_eq!(memory(0, &[place(0)]), []);
+        assert_eq!(memory(0, &[place(0), place(1)]), [page(0xfe00_0000)]);
+        // The MSI-X table of the fourth is in this page.
+        assert_eq!(memory(2, &[place(2), place(3)]), []);
+        assert!(
+            view(&machine[3], &machine, &[place(2), place(3)])
+                .withheld
+                .is_empty()
+        );
+        let alone = [machine[0].clone()];
+        assert_eq!(view(&alone[0], &alone, &[place(0)]).memory(), [page(0xfe00_0000)]);
     }
 
     #[test]

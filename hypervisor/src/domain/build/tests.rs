@@ -1,5 +1,5 @@
 use super::*;
-use crate::{domain::VcpuStatus, domain::images::Images, event::Binding, testing};
+use crate::{domain::VcpuStatus, domain::images::Images, event::Binding, guest::pci, testing};
 use manifest::bundle::{Bundle, encode};
 use xen_abi::sched::SHUTDOWN_crash;
 
@@ -182,6 +182,27 @@ fn a_domain_with_devices_has_its_memory_in_one_piece() {
             Frame(base.0 / PAGE_SIZE + page)
         );
     }
+    // Registers cannot be where its memory is, which would be lost.
+    hv.destroy_domain(GUEST);
+    let free = hv.frames.free_pages();
+    let bar = pci::Bar {
+        index: 0,
+        kind: pci::BarKind::Memory32,
+        flags: 0,
+        address: 0x1f_f000,
+        size: 0x1000,
+    };
+    let function = pci::Function {
+        address,
+        bars: vec![bar],
+        msix: None,
+        withheld: Vec::new(),
+    };
+    hv.domains.get_mut(&GUEST).unwrap().functions.push(function);
+    assert_eq!(start(&mut hv, GUEST), Err(Errno::INVAL));
+    let failure = hv.domain(GUEST).unwrap().failure.clone().unwrap();
+    assert!(failure.contains("0x1ff000"), "{failure}");
+    assert_eq!(hv.frames.free_pages(), free);
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub struct Function {
     pub bars: Vec<Bar>,
     /// Its MSI-X capability.
     pub msix: Option<MsiX>,
+    /// Pages that its BARs share with something that the domain must not reach: a function of somebody else, the MSI-X table of another function.
+    pub withheld: Vec<DeviceRange>,
 }
 
 /// A range of machine addresses to map into the domain at the same guest-physical address, whole pages.
@@ -67,34 +69,52 @@ impl DeviceRange {
     pub(super) fn end(&self) -> u64 {
         self.address + self.length
     }
+
+    /// Whether the two have bytes in common.
+    pub fn touches(&self, other: &Self) -> bool {
+        self.address < other.end() && other.address < self.end()
+    }
+
+    /// What is left of it without `hole`: before and behind.
+    fn without(self, hole: Self) -> impl Iterator<Item = Self> {
+        let parts = if self.touches(&hole) {
+            [
+                Self {
+                    length: hole.address.saturating_sub(self.address),
+                    ..self
+                },
+                Self {
+                    address: hole.end(),
+                    length: self.end().saturating_sub(hole.end()),
+                },
+            ]
+        } else {
+            [self, Self { length: 0, ..self }]
+        };
+        parts.into_iter().filter(|part| part.length > 0)
+    }
 }
 
 impl Function {
-    /// The memory of its BARs without the pages that hold the MSI-X table; port BARs are in [`Self::ports`]. A BAR smaller than a page takes the page that it
-    /// lies in: the caller has to know that nobody else's lies there too. Firmware places each in a page of its own.
+    /// The memory of its BARs without the pages that hold the MSI-X table and those that are withheld; port BARs are in [`Self::ports`]. A BAR smaller than
+    /// a page takes the page that it lies in.
     pub fn memory(&self) -> Vec<DeviceRange> {
-        let table = self.msix_table();
-        let mut ranges = Vec::new();
-        for bar in &self.bars {
-            let Some(range) = pages(bar, 0, bar.size) else {
-                continue;
-            };
-            match table.filter(|table| table.address < range.end() && range.address < table.end()) {
-                None => ranges.push(range),
-                Some(table) => {
-                    ranges.push(DeviceRange {
-                        length: table.address.saturating_sub(range.address),
-                        ..range
-                    });
-                    ranges.push(DeviceRange {
-                        address: table.end(),
-                        length: range.end().saturating_sub(table.end()),
-                    });
-                }
-            }
+        let mut ranges = self.bar_pages();
+        for hole in self.msix_table().iter().chain(&self.withheld) {
+            ranges = ranges
+                .into_iter()
+                .flat_map(|range| range.without(*hole))
+                .collect();
         }
-        ranges.retain(|range| range.length > 0);
         ranges
+    }
+
+    /// The pages of its BARs, all of them.
+    pub fn bar_pages(&self) -> Vec<DeviceRange> {
+        self.bars
+            .iter()
+            .filter_map(|bar| pages(bar, 0, bar.size))
+            .collect()
     }
 
     /// The pages that hold its MSI-X table.

@@ -104,11 +104,13 @@ fn fixture() -> (Machine, PciView) {
             address: MINE,
             bars: bars.clone(),
             msix: Some(msix),
+            withheld: Vec::new(),
         },
         Function {
             address: SECOND,
             bars,
             msix: None,
+            withheld: Vec::new(),
         },
     ];
     (machine, PciView::new(functions))
@@ -222,6 +224,12 @@ fn the_msix_table_is_cut_out() {
         view.functions[1].function.memory(),
         [range(0x8_febf_0000, 0x4000), range(0xfea0_0000, 0x1000)]
     );
+    let withheld = [range(0x8_febf_0000, 0x1000), range(0x8_febf_1000, 0x3000)].into();
+    let rest = Function {
+        withheld,
+        ..view.functions[1].function.clone()
+    };
+    assert_eq!(rest.memory(), [range(0xfea0_0000, 0x1000)]);
     assert_eq!(view.functions[0].function.ports(), [(0xc040, 0x40)]);
     assert_eq!(
         view.functions[0].function.msix_table(),
@@ -251,7 +259,7 @@ proptest! {
     fn odd_bars_never_panic(bars in prop::collection::vec((0u8..6, 0usize..3, any::<u64>(), any::<u64>()), 0..6), table: (u8, u32), entries: u16) {
         let kinds = [BarKind::Io, BarKind::Memory32, BarKind::Memory64];
         let bars = bars.into_iter().map(|(index, kind, address, size)| Bar { index, kind: kinds[kind], flags: 0, address, size }).collect();
-        let function = Function { address: MINE, bars, msix: Some(MsiX { capability: 0x40, entries, table, pending: table }) };
+        let function = Function { address: MINE, bars, msix: Some(MsiX { capability: 0x40, entries, table, pending: table }), withheld: Vec::new() };
         for range in function.memory() {
             prop_assert!(range.address.is_multiple_of(4096) && range.length.is_multiple_of(4096) && range.length > 0);
             let table = function.msix_table();
