@@ -69,7 +69,7 @@ fn start_first(hv: &mut Hypervisor) {
 fn start_whole(hv: &mut Hypervisor, id: DomainId) -> bool {
     loop {
         match hv.start_domain(id) {
-            Ok(Progress::Again) => {}
+            Ok(Progress::Again | Progress::Wait(_)) => {}
             Ok(Progress::Done) => return true,
             Err(_) => return false,
         }

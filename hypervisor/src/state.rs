@@ -40,6 +40,8 @@ pub struct Hypervisor {
     pub scheduler: Scheduler,
     /// Which domain's physical interrupt arrives on which vector.
     pub vectors: Vectors,
+    /// Functions of destroyed domains that are being reset.
+    pub resets: devices::Resets,
     /// Frames of destroyed domains that others still have mapped.
     pub held: HeldFrames,
     /// When vCPUs have timers due, in nanoseconds of the machine's clock.
@@ -118,6 +120,7 @@ impl Hypervisor {
             frames,
             scheduler: Scheduler::default(),
             vectors: Vectors::default(),
+            resets: devices::Resets::default(),
             held: HeldFrames::default(),
             timers: BTreeSet::new(),
             loaded: None,

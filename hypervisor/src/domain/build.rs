@@ -37,6 +37,8 @@ pub enum Progress {
     Done,
     /// Call again.
     Again,
+    /// Call again at this time (nanoseconds of the machine's clock), or at any other: a device needs a moment.
+    Wait(u64),
 }
 
 /// Bytes that one call hashes, zeroes or copies at most.
@@ -85,8 +87,8 @@ impl From<OutOfMemory> for Failure {
     }
 }
 
-/// Does the next piece of building and starting a domain. `SRCH`: the manifest has no such domain; `EXIST`: it is there already, running or stopped; `IO`: it
-/// cannot be built, and the log says why.
+/// Does the next piece of building and starting a domain. `SRCH`: the manifest has no such domain; `EXIST`: it is there already, running or stopped; `NOMEM`, `INVAL`:
+/// it cannot be built, and the log says why.
 pub fn start_domain(hv: &mut Hypervisor, id: DomainId) -> Result<Progress, Errno> {
     let domain = hv.domain_mut(id).ok_or(Errno::SRCH)?;
     let mut build = match domain.state {
@@ -108,10 +110,10 @@ pub fn start_domain(hv: &mut Hypervisor, id: DomainId) -> Result<Progress, Errno
             log::info!("{name} starts: domain {}, {} MiB", id.0, domain.spec.memory >> 20);
             Ok(Progress::Done)
         }
-        Ok(Progress::Again) => {
+        Ok(progress) => {
             domain.state = State::Building;
             domain.building = build;
-            Ok(Progress::Again)
+            Ok(progress)
         }
         Err(failure) => {
             log::error!("{name} cannot be started: {failure}");
@@ -180,6 +182,10 @@ fn advance(hv: &mut Hypervisor, id: DomainId, build: &mut Build) -> Result<Progr
     };
     if memory.fill(hv) {
         return Ok(Progress::Again);
+    }
+    let devices = &hv.domains[&id].devices;
+    if let Some(ready) = hv.resets.settle(&hv.machine, devices, time::now()) {
+        return Ok(Progress::Wait(ready));
     }
     let memory = build.memory.take().ok_or(Failure::Tables)?;
     finish(hv, id, memory)?;

@@ -1,7 +1,7 @@
 //! Which hardware of the machine each domain drives, decided once at boot from the manifest's selectors, in the order of the domains: a function belongs to the first
 //! domain that selects it.
 
-use alloc::{format, string::String, vec::Vec};
+use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 
 use manifest::{Device, Manifest};
 
@@ -9,7 +9,7 @@ use crate::{
     guest::pci::{Bar, BarKind, ConfigurationSpace, Function, MsiX},
     platform::{
         Machine,
-        pci::{self, PciAddress, PciFunction},
+        pci::{self, PciAddress, PciFunction, SavedConfig},
     },
 };
 
@@ -231,12 +231,59 @@ fn alone(function: &PciFunction) -> Function {
     }
 }
 
-/// Keeps a function from reaching memory and from interrupting, before its domain's memory goes.
-pub fn quiesce(machine: &Machine, address: PciAddress) {
-    if let Some(function) = machine.pci_function(address)
-        && !pci::quiesce(function)
-    {
-        log::warn!("PCI function {address} still has transactions under way while its domain is taken down");
+/// Functions that are being reset between two lives of the domain that drives them. Their drivers may let a device reach memory before they have told it to forget what
+/// their predecessors asked of it, and that memory may be somebody else's by then.
+#[derive(Default)]
+pub struct Resets(BTreeMap<PciAddress, Reset>);
+
+struct Reset {
+    saved: SavedConfig,
+    /// When the function can be used again, in nanoseconds of the machine's clock.
+    ready: u64,
+}
+
+impl Resets {
+    /// Keeps a function from reaching memory and from interrupting, before its domain's memory goes, and begins to reset it if it can be reset by itself.
+    pub fn take_back(&mut self, machine: &Machine, address: PciAddress, now: u64) {
+        let Some(function) = machine.pci_function(address) else {
+            return;
+        };
+        let quiet = pci::quiesce(function);
+        match pci::begin_reset(function) {
+            Ok(saved) => {
+                let ready = now.saturating_add(saved.ready_after);
+                self.0.insert(address, Reset { saved, ready });
+            }
+            Err(_) if !quiet => log::warn!(
+                "PCI function {address} still has transactions under way while its domain is taken down, and cannot be reset"
+            ),
+            Err(_) => {}
+        }
+    }
+
+    /// Makes those of `functions` usable whose reset is over; answers when the last of the others will be, if there are any.
+    pub fn settle(&mut self, machine: &Machine, functions: &[PciAddress], now: u64) -> Option<u64> {
+        let mut latest = None;
+        for address in functions {
+            match self.0.get(address) {
+                Some(reset) if reset.ready > now => latest = latest.max(Some(reset.ready)),
+                Some(reset) => {
+                    if let Some(function) = machine.pci_function(*address) {
+                        pci::finish_reset(function, &reset.saved);
+                    }
+                    self.0.remove(address);
+                }
+                None => {}
+            }
+        }
+        latest
+    }
+
+    /// A function that will be ready at that time.
+    #[cfg(test)]
+    pub fn pretend(&mut self, address: PciAddress, ready: u64) {
+        let saved = SavedConfig::default();
+        self.0.insert(address, Reset { saved, ready });
     }
 }
 

@@ -58,7 +58,7 @@ pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
     }
     for function in domain.devices.clone() {
         // No device may write to memory that is about to be somebody else's.
-        super::devices::quiesce(&hv.machine, function);
+        hv.resets.take_back(&hv.machine, function, time::now());
     }
     event::unbind_all(hv, id);
     grant::release_all(hv, id);

@@ -1,5 +1,7 @@
 //! Atoll's own operations (`xen_abi::atoll`), for the domains to which the manifest gives their capabilities.
 
+use alloc::vec::Vec;
+
 use manifest::Capabilities;
 use xen_abi::{
     atoll::*,
@@ -15,7 +17,7 @@ use super::{
 };
 use crate::{
     Hypervisor,
-    domain::{DomainId, State, VcpuId, build::Progress},
+    domain::{DomainId, Polling, State, VcpuId, build::Progress},
     errno::Errno,
     memory::PAGE_SIZE,
 };
@@ -51,6 +53,15 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             match hv.start_domain(existing(hv, request.domain)?)? {
                 Progress::Done => Ok(Answer::OK),
                 Progress::Again => Ok(Answer::Again),
+                Progress::Wait(until) => {
+                    let vcpu = hv.vcpu_mut(caller).ok_or(Errno::SRCH)?;
+                    vcpu.polling = Some(Polling {
+                        ports: Vec::new(),
+                        deadline: Some(until),
+                    });
+                    hv.sleep(caller);
+                    Ok(Answer::Again)
+                }
             }
         }
         ATOLLOP_DOMAIN_DESTROY => {

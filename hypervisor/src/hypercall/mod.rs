@@ -38,7 +38,7 @@ pub enum Outcome {
     /// `rax` is set; skip the instruction and go on.
     Complete,
     /// More is to be done: leave the instruction pointer where it is, so that the vCPU calls again when it runs next. The
-    /// progress is in its registers or with the object that it works on.
+    /// progress is in its registers or with the object that it works on. It may be asleep until there is something to go on with.
     Again,
     /// `rax` is set; skip the instruction, let others run first.
     Yield,

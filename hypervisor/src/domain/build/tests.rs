@@ -1,5 +1,7 @@
 use super::*;
-use crate::{domain::VcpuStatus, domain::images::Images, event::Binding, guest::pci, testing};
+use crate::{
+    domain::VcpuStatus, domain::images::Images, event::Binding, guest::pci, hypercall::Outcome, testing,
+};
 use manifest::bundle::{Bundle, encode};
 use xen_abi::sched::SHUTDOWN_crash;
 
@@ -54,6 +56,7 @@ fn start(hv: &mut Hypervisor, id: DomainId) -> Result<u32, Errno> {
         match hv.start_domain(id)? {
             Progress::Done => return Ok(calls),
             Progress::Again => assert_eq!(hv.domain(id).unwrap().state, State::Building),
+            Progress::Wait(_) => panic!("no device is being reset"),
         }
     }
 }
@@ -182,6 +185,26 @@ fn a_domain_with_devices_has_its_memory_in_one_piece() {
             Frame(base.0 / PAGE_SIZE + page)
         );
     }
+    // Its device is reset first, and whoever starts it sleeps until then.
+    hv.destroy_domain(GUEST);
+    hv.resets.pretend(address, 5);
+    while hv.start_domain(GUEST).unwrap() != Progress::Wait(5) {}
+    testing::build(&mut hv, CONTROL);
+    let caller = testing::vcpu(CONTROL.0);
+    let request = xen_abi::atoll::DomainReference {
+        domain: GUEST.0,
+        ..Default::default()
+    };
+    testing::poke(&hv, CONTROL.0, 0x8000, zerocopy::IntoBytes::as_bytes(&request));
+    let registers = &mut hv.vcpu_mut(caller).unwrap().registers;
+    (registers.rax, registers.rsi) = (xen_abi::atoll::__HYPERVISOR_atoll_op, 0x8000);
+    registers.rdi = xen_abi::atoll::ATOLLOP_DOMAIN_START;
+    assert_eq!(crate::hypercall::dispatch(&mut hv, caller), Outcome::Again);
+    let vcpu = hv.vcpu(caller).unwrap();
+    assert_eq!((vcpu.status, vcpu.deadline()), (VcpuStatus::Blocked, Some(5)));
+    hv.resets.pretend(address, 0);
+    assert_eq!(crate::hypercall::dispatch(&mut hv, caller), Outcome::Complete);
+    assert_eq!(hv.domain(GUEST).unwrap().state, State::Running);
     // Registers cannot be where its memory is, which would be lost.
     hv.destroy_domain(GUEST);
     let free = hv.frames.free_pages();

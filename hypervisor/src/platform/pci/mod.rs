@@ -160,6 +160,19 @@ pub(super) fn initialize(regions: &[EcamRegion]) -> Vec<PciFunction> {
     functions
 }
 
+/// The machine's configuration space as a value.
+struct Present;
+
+impl ConfigSpace for Present {
+    fn read(&self, address: PciAddress, offset: u16, size: u8) -> u32 {
+        read(address, offset, size)
+    }
+
+    fn write(&self, address: PciAddress, offset: u16, size: u8, value: u32) {
+        write(address, offset, size, value);
+    }
+}
+
 /// Reads `size` (1, 2 or 4) bytes of configuration space, at a multiple of `size`; all ones where there is nothing, or before the machine's functions were found.
 pub fn read(address: PciAddress, offset: u16, size: u8) -> u32 {
     CONFIG
