@@ -69,6 +69,7 @@ pub fn assign(
 ) -> (Vec<Assignment>, Vec<String>) {
     let mut taken: Vec<PciAddress> = Vec::new();
     let mut serial_taken = [false; SERIAL_PORTS.len()];
+    let mut line_owners: BTreeMap<u8, &str> = BTreeMap::new();
     let mut messages = Vec::new();
     let assignments = manifest
         .domains
@@ -80,8 +81,17 @@ pub fn assign(
                 if let Device::SerialPort(number) = *selector {
                     let index = usize::from(number).wrapping_sub(1);
                     match (SERIAL_PORTS.get(index), serial_taken.get_mut(index)) {
+                        (Some(&(_, line)), Some(false))
+                            if line_owners.get(&line).is_some_and(|owner| *owner != domain.name) =>
+                        {
+                            messages.push(format!(
+                                "{} does not get {name}: it shares its interrupt with a serial port of {}",
+                                domain.name, line_owners[&line]
+                            ));
+                        }
                         (Some(&(port, line)), Some(taken @ false)) => {
                             *taken = true;
+                            line_owners.insert(line, &domain.name);
                             assignment.ports.push((port, SERIAL_PORT_COUNT));
                             assignment.lines.push(line);
                         }
@@ -466,6 +476,24 @@ mod tests {
         );
         let alone = [machine[0].clone()];
         assert_eq!(view(&alone[0], &alone, &[place(0)]).memory(), [page(0xfe00_0000)]);
+    }
+
+    #[test]
+    fn an_interrupt_line_belongs_to_one_domain() {
+        let ports = |numbers: &[u8]| numbers.iter().copied().map(Device::SerialPort).collect();
+        let manifest = manifest(vec![ports(&[1]), ports(&[3, 2]), ports(&[4])]);
+        let (assignments, messages) = assign(&manifest, &[], true);
+        let lines: Vec<&[u8]> = assignments.iter().map(|each| &each.lines[..]).collect();
+        assert_eq!(lines, [&[4][..], &[3], &[]]);
+        assert_eq!(
+            messages,
+            [
+                "net does not get serial port 3: it shares its interrupt with a serial port of disk",
+                "third does not get serial port 4: it shares its interrupt with a serial port of net",
+            ]
+        );
+        let both = self::manifest(vec![ports(&[1, 3]), vec![], vec![]]);
+        assert_eq!(assign(&both, &[], true).0[0].lines, [4, 4]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub const IMAGE: GuestAddress = GuestAddress(0x10_0000);
 pub const STORE_PAGE: GuestAddress = GuestAddress(0xfeff_d000);
 /// The console ring.
 pub const CONSOLE_PAGE: GuestAddress = GuestAddress(0xfeff_e000);
-/// Bytes of a local APIC's register page, at 0xfee0_0000.
+/// The register page of the local APICs, which is no memory.
 pub const LOCAL_APIC: GuestAddress = GuestAddress(0xfee0_0000);
 
 /// Where modules of these lengths go: at the top of the RAM that ends at `ram_end`, each from a page boundary, in order; `None` if they

@@ -48,11 +48,11 @@ pub struct Domain {
     pub state: State,
     /// How many times it has been built.
     pub generation: u32,
-    /// The PCI functions and interrupts that are assigned to it, found once at boot.
+    /// The PCI functions that are assigned to it, found once at boot.
     pub devices: Vec<PciAddress>,
-    /// Numbers of legacy I/O ports and GSIs that are assigned to it (serial ports).
+    /// I/O ports that are assigned to it beside those of its functions (serial ports): first and count.
     pub ports: Vec<(u16, u16)>,
-    /// GSIs that are assigned to it.
+    /// GSIs that are assigned to it (serial ports).
     pub interrupts: Vec<u32>,
     /// The functions of `devices`, with what the domain sees and reaches of them.
     pub functions: Vec<pci::Function>,
@@ -127,7 +127,7 @@ pub struct Body {
     pub pci: pci::PciView,
     /// What it wrote to the debug port since the last end of line.
     pub debug_line: String,
-    /// What its first watchdogs (SCHEDOP_watchdog) expire at, in nanoseconds of the machine's clock; 0 is free.
+    /// When its watchdogs (SCHEDOP_watchdog) expire, in nanoseconds of the machine's clock; 0 is a free one.
     pub watchdogs: [u64; 2],
 }
 

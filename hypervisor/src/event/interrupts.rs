@@ -44,6 +44,8 @@ impl Default for Vectors {
 /// Numbers of messages start here, lines keep their own; there are as many numbers as ports.
 const FIRST_MESSAGE: u32 = 256;
 const LIMIT: u32 = 4096;
+/// Interrupts that a domain may have mapped. The processor's vectors are for all domains, and fewer than the entries of one large MSI-X table.
+const MOST: usize = 48;
 
 /// Maps an interrupt of one of the domain's own devices; the same interrupt again gives the same number. `wanted` is taken if it is free.
 pub fn map(hv: &mut Hypervisor, domain: DomainId, source: Source, wanted: Option<u32>) -> Result<u32, Errno> {
@@ -61,6 +63,9 @@ pub fn map(hv: &mut Hypervisor, domain: DomainId, source: Source, wanted: Option
             Some(wanted) if wanted != number => Err(Errno::EXIST),
             _ => Ok(number),
         };
+    }
+    if pirqs.len() >= MOST {
+        return Err(Errno::NOSPC);
     }
     let first = match (wanted, source) {
         (Some(wanted), _) if pirqs.contains_key(&wanted) => return Err(Errno::EXIST),
@@ -210,6 +215,20 @@ mod tests {
         };
         domain.devices.push(function);
         hv
+    }
+
+    #[test]
+    fn a_domain_cannot_have_all_vectors() {
+        let mut hv = hypervisor();
+        let Source::Message { function, .. } = MESSAGE else {
+            unreachable!()
+        };
+        let mut message = |entry| map(&mut hv, DomainId(2), Source::Message { function, entry }, None);
+        for entry in 0..MOST as u16 {
+            assert!(message(entry).is_ok());
+        }
+        assert_eq!(message(MOST as u16), Err(Errno::NOSPC));
+        assert_eq!(message(0), Ok(FIRST_MESSAGE));
     }
 
     #[test]

@@ -25,7 +25,7 @@ const RING_PAGES: u64 = 2;
 /// Guest frames end here (40 bits of address).
 const FRAME_LIMIT: u64 = 1 << 28;
 /// Where the low RAM of a domain ends, and where its high RAM begins.
-const LOW_END: u64 = 3 << 30;
+const LOW_END: u64 = crate::guest::pvh::MemoryMap::HOLE;
 const HIGH_START: u64 = 4 << 30;
 
 pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) -> Result {

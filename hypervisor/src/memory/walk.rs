@@ -80,20 +80,10 @@ impl<T> GuestPointer<T> {
         GuestVirtual(self.address)
     }
 
-    /// Whether it is zero, which many calls read as "nothing".
-    pub const fn is_null(self) -> bool {
-        self.address == 0
-    }
-
     /// The element at `index` of the array that it points to.
     pub fn element(self, index: u64) -> Result<Self, Fault> {
         let offset = index.checked_mul(size_of::<T>() as u64).ok_or(Fault)?;
         self.address.checked_add(offset).map(Self::new).ok_or(Fault)
-    }
-
-    /// The same address as a pointer to something else.
-    pub const fn cast<U>(self) -> GuestPointer<U> {
-        GuestPointer::new(self.address)
     }
 }
 
@@ -312,24 +302,6 @@ impl<'a> GuestSpace<'a> {
     /// Copies a value into the guest.
     pub fn write<T: IntoBytes + Immutable>(&self, at: GuestPointer<T>, value: &T) -> Result<(), Fault> {
         self.write_bytes(at.address(), value.as_bytes())
-    }
-
-    /// Copies an array out of the guest.
-    pub fn read_slice<T: FromBytes + IntoBytes + Immutable>(
-        &self,
-        at: GuestPointer<T>,
-        into: &mut [T],
-    ) -> Result<(), Fault> {
-        self.read_bytes(at.address(), into.as_mut_bytes())
-    }
-
-    /// Copies an array into the guest.
-    pub fn write_slice<T: IntoBytes + Immutable>(
-        &self,
-        at: GuestPointer<T>,
-        from: &[T],
-    ) -> Result<(), Fault> {
-        self.write_bytes(at.address(), from.as_bytes())
     }
 }
 
