@@ -9,35 +9,25 @@ use zerocopy::IntoBytes;
 use crate::{
     Hypervisor,
     domain::{DomainId, VcpuId},
-    guest::clock::{Scale, WallClock},
+    guest::clock::WallClock,
     memory::MachineAddress,
     platform::time,
 };
 
-/// Fills the time page of a vCPU, in its `vcpu_info`. The rate never changes, so once a place is enough.
+/// Fills the time page of a vCPU, in its `vcpu_info`, and the copy of it that it shows to user mode. The rate never changes, so once a place is enough.
 pub fn publish(hv: &mut Hypervisor, id: VcpuId) {
     let memory = hv.memory;
     let Some(vcpu) = hv.vcpu_mut(id) else { return };
     let place = MachineAddress(vcpu.vcpu_info.0 + offset_of!(VcpuInfo, time) as u64);
-    publish_at(&memory, vcpu, place);
-    crate::hypercall::update_time_area(hv, id);
-}
-
-/// Fills a time page at another place (`VCPUOP_register_vcpu_time_memory_area`).
-pub fn publish_at(memory: &crate::memory::DirectMap, vcpu: &mut crate::domain::Vcpu, place: MachineAddress) {
     let counter = time::tsc_at_zero().wrapping_add(vcpu.machine.tsc_offset);
     // The very scale of the machine's clock, so that guests compute what the hypervisor does.
-    let scale = time::scale();
-    let scale = Scale {
-        multiplier: scale.multiplier,
-        shift: scale.shift,
-    };
-    let update = vcpu.machine.clock.update(scale, counter, 0);
+    let update = vcpu.machine.clock.update(time::scale(), counter, 0);
     let version = memory.atomic_u32(place);
     version.store(update.begin, Ordering::Release);
     memory.write(place, update.body.as_bytes());
     core::sync::atomic::fence(Ordering::Release);
     version.store(update.end, Ordering::Release);
+    crate::hypercall::update_time_area(hv, id);
 }
 
 /// Fills the wall clock in a domain's shared-info page.

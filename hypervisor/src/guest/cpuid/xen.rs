@@ -7,7 +7,7 @@ use xen_abi::arch_x86::cpuid::{
 };
 
 use super::{Leaf, Policy, View};
-use crate::guest::{clock::Scale, msr::HYPERCALL_PAGE};
+use crate::{guest::msr::HYPERCALL_PAGE, platform::time::Scale};
 
 /// The first of them.
 pub(super) const FIRST: u32 = XEN_CPUID_FIRST_LEAF;
@@ -75,7 +75,7 @@ fn time(policy: &Policy, subleaf: u32) -> Leaf {
             }
         }
         1 => {
-            let scale = Scale::from_khz(khz);
+            let scale = Scale::of_khz(khz.into());
             Leaf {
                 eax: 0,
                 ebx: 0,
