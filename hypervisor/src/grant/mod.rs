@@ -202,6 +202,10 @@ pub fn unmap(
     if map.at.is_none() && !map.device {
         let map = *map;
         body.grants.maps.remove(handle);
+        if map.orphan {
+            // The page may become free with it.
+            flush(hv, mapper);
+        }
         end(hv, &map);
     }
     Ok(())
@@ -270,21 +274,23 @@ pub fn release_all(hv: &mut Hypervisor, domain: DomainId) {
 }
 
 /// Frees pages of a domain's table that are out of use, wherever it sees them.
-pub fn free_table_frames(hv: &mut Hypervisor, domain: DomainId, pages: Vec<TableFrame>) {
+pub fn free_table_frames(hv: &mut Hypervisor, domain: DomainId, mut pages: Vec<TableFrame>) {
     let memory = hv.memory;
-    for page in pages {
-        if let Some(at) = page.at
-            && let Some(body) = hv
-                .domains
-                .get_mut(&domain)
-                .and_then(|domain| domain.body.as_mut())
-            && body.p2m.unmap(&memory, &mut hv.frames, at).is_err()
-        {
-            continue; // Rather lose the page than free it while it is mapped.
+    pages.retain(|page| {
+        let body = hv
+            .domains
+            .get_mut(&domain)
+            .and_then(|domain| domain.body.as_mut());
+        match (page.at, body) {
+            // Rather lose the page than free it while it is mapped.
+            (Some(at), Some(body)) => body.p2m.unmap(&memory, &mut hv.frames, at).is_ok(),
+            _ => true,
         }
+    });
+    flush(hv, domain);
+    for page in pages {
         hv.frames.free(page.frame, 1);
     }
-    flush(hv, domain);
 }
 
 #[cfg(test)]

@@ -180,7 +180,9 @@ fn pages_of_a_destroyed_granter_live_until_they_are_unmapped() {
     grant(&mut hv, 9, GTF_permit_access, CONSOLE, 5);
     let second = map(&mut hv, CONSOLE, GUEST, 9, AT + 4096, GNTMAP_host_map).unwrap();
     assert_eq!(peek::<3>(&hv, 2, AT + 4096), [0; 3]);
+    let flushes = testing::FLUSHES.get();
     unmap(&mut hv, CONSOLE, mapped.handle, AT, 0).unwrap();
+    assert!(testing::FLUSHES.get() > flushes, "the page is free now");
     assert_eq!(
         (hv.held.count(), flags(&hv, 9)),
         (0, GTF_permit_access | GTF_reading | GTF_writing)

@@ -195,11 +195,13 @@ fn vacate(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress) -> Result<Opt
         .map_err(|_| Errno::NOMEM)?;
     if mapping.kind == PageKind::Ram {
         body.pages = body.pages.saturating_sub(1);
-        hv.frames.free(mapping.machine, 1);
     } else {
         body.grants.forget_place(at);
     }
     grant::flush(hv, domain);
+    if mapping.kind == PageKind::Ram {
+        hv.frames.free(mapping.machine, 1);
+    }
     Ok(Some(mapping.kind))
 }
 
