@@ -10,7 +10,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use core::{convert::Infallible, fmt, time::Duration};
+use core::{convert::Infallible, time::Duration};
 
 use consoledom::{
     domains::Domains,
@@ -19,7 +19,7 @@ use consoledom::{
     uart::{Registers, Uart},
 };
 use unikernel_rt::{
-    System, atoll,
+    Failure, System, atoll,
     event::{Channel, Interrupt, InterruptSource, PortSet},
     port,
     time::Instant,
@@ -49,21 +49,6 @@ impl Registers for Com1 {
 
     fn write(&mut self, offset: u16, value: u8) {
         port::write8(COM1 + offset, value);
-    }
-}
-
-/// Why the domain cannot serve.
-struct Failure(String);
-
-impl<E: core::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
     }
 }
 

@@ -4,17 +4,14 @@
 extern crate alloc;
 
 use alloc::rc::Rc;
-use alloc::string::{String, ToString};
 use core::convert::Infallible;
-use core::fmt;
 use core::time::Duration;
 
 use diskdom::backend::{BlockBackend, turn};
 use diskdom::clock::EventClock;
 use diskdom::device::Pause;
-use unikernel_rt::System;
 use unikernel_rt::xenbus::BackendBus;
-use unikernel_rt::xenstore::StoreError;
+use unikernel_rt::{Failure, System};
 
 #[cfg(target_os = "none")]
 mod controllers;
@@ -38,21 +35,6 @@ const LOOK_AFTER: Duration = Duration::from_millis(200);
 /// The same where a controller has no interrupt.
 const LOOK_OFTEN: Duration = Duration::from_millis(1);
 
-/// Why the domain cannot serve.
-struct Failure(String);
-
-impl<E: core::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
 fn run(system: System) -> Result<Infallible, Failure> {
     let clock: Rc<dyn Pause> = Rc::new(EventClock::new(&system.events, system.domain)?);
     let (disks, interrupts) = controllers::bring_up(&system, &clock);
@@ -61,30 +43,14 @@ fn run(system: System) -> Result<Infallible, Failure> {
     }
     let look = if interrupts { LOOK_AFTER } else { LOOK_OFTEN };
 
-    let store = system.store()?;
     let backend = BlockBackend::new(disks, system.events.clone(), system.grants.clone(), clock);
-    let mut bus = BackendBus::start(store.clone(), backend)?;
+    let mut bus = BackendBus::start(system.store()?, backend)?;
     loop {
-        while let Some(event) = store.take_event()? {
-            tolerate(bus.handle(&event))?;
-        }
-        if tolerate(turn(&mut bus))?.unwrap_or(true) {
+        let events = bus.handle_events()?;
+        if turn(&mut bus)? || events {
             continue;
         }
         let busy = bus.backend().disks.busy();
         system.events.wait(busy.then(|| system.events.now() + look));
-    }
-}
-
-/// A node that is refused or holds nonsense is one device's affair, and the others are served on. Without xenstore itself there is
-/// no use in going on.
-fn tolerate<T>(outcome: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(error @ (StoreError::Refused { .. } | StoreError::Malformed { .. } | StoreError::TooLong(_))) => {
-            log::error!("{error}");
-            Ok(None)
-        }
-        Err(error) => Err(error),
     }
 }

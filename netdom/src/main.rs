@@ -3,11 +3,8 @@
 
 extern crate alloc;
 
-use alloc::{
-    string::{String, ToString},
-    vec::Vec,
-};
-use core::{convert::Infallible, fmt};
+use alloc::vec::Vec;
+use core::convert::Infallible;
 
 use netdom::{
     fabric::Fabric,
@@ -17,7 +14,7 @@ use netdom::{
     stack::{Addressing, Stack},
 };
 use unikernel_rt::{
-    System,
+    Failure, System,
     dma::DmaBuffer,
     event::Interrupt,
     memory::PAGE_SIZE,
@@ -30,21 +27,6 @@ unikernel_rt::entry!(run);
 
 /// Pages for frames: enough for the rings of a card, and as much again for domains.
 const POOL_PAGES: usize = 1024;
-
-/// Why the domain cannot serve.
-struct Failure(String);
-
-impl<E: core::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
 
 fn run(system: System) -> Result<Infallible, Failure> {
     let frames = DmaBuffer::allocate(POOL_PAGES * PAGE_SIZE)?;
@@ -61,12 +43,10 @@ fn run(system: System) -> Result<Infallible, Failure> {
     let mut network = Network::new(bus, stack, system.grants.clone());
     fabric.finish();
     loop {
-        while let Some(event) = store.take_event()? {
-            network.bus.handle(&event)?;
-        }
+        let events = network.bus.handle_events()?;
         network.bury(&mut fabric);
         let now = system.events.now().as_nanos();
-        let mut busy = fabric.receive(&mut network, now);
+        let mut busy = events | fabric.receive(&mut network, now);
         busy |= network.collect(&mut fabric, now)?;
         busy |= network.flush(&mut fabric.pool)?;
         fabric.finish();
@@ -114,7 +94,7 @@ fn own_stack(system: &System, store: &dyn Store, fabric: &Fabric) -> Result<Opti
 mod cards {
     //! Finds the cards of this domain.
 
-    use alloc::boxed::Box;
+    use alloc::{boxed::Box, string::ToString};
 
     use netdom::{
         e1000e::{E1000e, RingMemory, registers::Registers},
@@ -160,7 +140,7 @@ mod cards {
             let card = match (function.vendor, function.device) {
                 (0x8086, device) if E1000E.contains(&device) => e1000e(system, &function, fabric),
                 (0x1af4, 0x1000 | 0x1041) => virtio(system, &function),
-                _ => Err(Failure("there is no driver for it".into())),
+                _ => Err(Failure::new("there is no driver for it")),
             };
             match card {
                 Ok((mut card, interrupt)) => {
@@ -186,7 +166,7 @@ mod cards {
         const REGISTERS: usize = 0x5800;
         function.enable(Command::MEMORY | Command::BUS_MASTER | Command::INTERRUPT_DISABLE);
         let window = function.map_bar(0).filter(|window| window.length() >= REGISTERS);
-        let window = window.ok_or_else(|| Failure("its registers cannot be mapped".into()))?;
+        let window = window.ok_or_else(|| Failure::new("its registers cannot be mapped"))?;
         let ring = || -> Result<RingMemory, Error> {
             let buffer = DmaBuffer::allocate(PAGE_SIZE).map_err(|_| Error::Memory)?;
             Ok(RingMemory {
@@ -203,9 +183,9 @@ mod cards {
     }
 
     fn virtio(system: &System, function: &Function) -> Result<(Box<dyn Nic>, Interrupt), Failure> {
-        let opened = VirtioFunction::open(function).map_err(|error| Failure(error.to_string()))?;
+        let opened = VirtioFunction::open(function).map_err(|error| Failure::new(error.to_string()))?;
         let driver = VirtIONetRaw::<UnikernelHal, _, _>::new(opened.transport)
-            .map_err(|error| Failure(error.to_string()))?;
+            .map_err(|error| Failure::new(error.to_string()))?;
         let interrupt = opened.routing.bind(function, &system.events, 2)?;
         Ok((Box::new(VirtioNet::new(driver)), interrupt))
     }

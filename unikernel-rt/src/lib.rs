@@ -44,18 +44,9 @@
 //!
 //! use core::convert::Infallible;
 //! use unikernel_rt::xenbus::{Attach, Backend, BackendBus, Device, DeviceError};
-//! use unikernel_rt::xenstore::StoreError;
-//! use unikernel_rt::{StartError, System};
+//! use unikernel_rt::{Failure, System};
 //!
 //! unikernel_rt::entry!(run);
-//!
-//! #[derive(Debug)]
-//! struct Failure(alloc::string::String);
-//! # impl core::fmt::Display for Failure {
-//! #     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result { f.write_str(&self.0) }
-//! # }
-//! # impl From<StartError> for Failure { fn from(e: StartError) -> Self { Self(alloc::format!("{e}")) } }
-//! # impl From<StoreError> for Failure { fn from(e: StoreError) -> Self { Self(alloc::format!("{e}")) } }
 //!
 //! struct Null;
 //! impl Backend for Null {
@@ -70,15 +61,15 @@
 //! /// An error ends the domain with a crash report; a domain that serves never returns.
 //! fn run(system: System) -> Result<Infallible, Failure> {
 //!     let store = system.store()?;
-//!     let mut bus = BackendBus::start(store.clone(), Null)?;
+//!     let mut bus = BackendBus::start(store, Null)?;
 //!     loop {
-//!         while let Some(event) = store.take_event()? {
-//!             bus.handle(&event)?;
-//!         }
+//!         let more = bus.handle_events()?;
 //!         for (_device, _connection) in bus.parts().1 {
 //!             // Serve the rings; `final_check` each before waiting.
 //!         }
-//!         system.events.wait(None);
+//!         if !more {
+//!             system.events.wait(None);
+//!         }
 //!     }
 //! }
 //! ```
@@ -94,6 +85,7 @@ pub mod build;
 pub mod console;
 pub mod dma;
 pub mod event;
+mod failure;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod grant;
@@ -112,6 +104,7 @@ pub mod xenstore;
 
 use core::fmt;
 
+pub use failure::Failure;
 pub use system::{Connections, Module, StartError, System};
 
 /// A domain, by its id.

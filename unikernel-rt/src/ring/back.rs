@@ -123,14 +123,19 @@ impl<Q: FromBytes, P: IntoBytes + Immutable> BackRing<Q, P> {
     /// Before waiting for an event: asks to be notified of the next request, and answers whether one has come
     /// meanwhile (then there is work, and no notification need come).
     pub fn final_check(&mut self) -> Result<bool, RingError> {
-        if self.available()? > 0 {
+        self.final_check_for(1)
+    }
+
+    /// The same for who can do nothing with fewer than `count` requests: as long as fewer are there, the next one is announced.
+    pub fn final_check_for(&mut self, count: u32) -> Result<bool, RingError> {
+        if self.available()? >= count {
             return Ok(true);
         }
         self.shape
             .memory
-            .store(REQ_EVENT, self.req_cons.wrapping_add(1))?;
+            .store(REQ_EVENT, self.req_prod.wrapping_add(1))?;
         fence(Ordering::SeqCst);
-        Ok(self.available()? > 0)
+        Ok(self.available()? >= count)
     }
 
     fn known(&self) -> u32 {

@@ -15,6 +15,20 @@ fn pair(pages: usize) -> (SharedMemory, Front, Back) {
 }
 
 #[test]
+fn who_needs_several_requests_hears_of_each_until_they_are_there() {
+    let (_, mut front, mut back) = pair(1);
+    front.push(&[0; 3]).unwrap();
+    let _ = front.publish().unwrap();
+    assert!(!back.final_check_for(3).unwrap(), "one is not enough");
+    for (found, is_enough) in [(2, false), (3, true)] {
+        front.push(&[found; 3]).unwrap();
+        assert!(front.publish().unwrap(), "the backend sleeps");
+        assert_eq!(back.final_check_for(3).unwrap(), is_enough);
+    }
+    assert!(back.final_check().unwrap());
+}
+
+#[test]
 fn capacities_are_those_of_the_c_macros() {
     // blkif: 112 bytes an entry, 32 in a page; netif: 12 and 8 bytes, 256 in a page.
     assert_eq!(

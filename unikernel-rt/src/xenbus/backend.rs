@@ -54,9 +54,14 @@ struct Entry<C> {
     published: bool,
 }
 
+/// Watch events that one call of [`BackendBus::handle_events`] handles.
+const EVENTS_A_TURN: usize = 16;
+
 /// Drives a [`Backend`] through the life of all its devices.
 ///
-/// In the event loop, give every watch event to [`handle`](Self::handle); it answers whether the event was its own.
+/// The event loop calls [`handle_events`](Self::handle_events), or, where others watch xenstore too, gives every watch event to
+/// [`handle`](Self::handle), which answers whether the event was its own. What xenstore refuses, or what nonsense it holds,
+/// in one device's name is that device's trouble alone, and is logged; the errors that come out mean that xenstore itself is lost.
 pub struct BackendBus<B: Backend> {
     store: Rc<dyn Store>,
     backend: B,
@@ -81,6 +86,18 @@ impl<B: Backend> BackendBus<B> {
         };
         bus.scan()?;
         Ok(bus)
+    }
+
+    /// Reacts to the watch events that have arrived, a few at most, so that a peer that fires watches without end holds up
+    /// nobody. Answers whether there may be more; then call it again before waiting.
+    pub fn handle_events(&mut self) -> Result<bool, StoreError> {
+        for _ in 0..EVENTS_A_TURN {
+            let Some(event) = self.store.take_event()? else {
+                return Ok(false);
+            };
+            self.handle(&event)?;
+        }
+        Ok(true)
     }
 
     /// Reacts to a watch event. Answers whether it was one of this bus's.
@@ -129,7 +146,7 @@ impl<B: Backend> BackendBus<B> {
         };
         entry.device.report(error);
         disconnect(&mut self.backend, entry);
-        set_state(entry, State::Closing)
+        tolerate(id, set_state(entry, State::Closing))
     }
 
     /// The backend and all its connections.
@@ -178,10 +195,7 @@ impl<B: Backend> BackendBus<B> {
         }
         for id in present {
             if !self.devices.contains_key(&id) {
-                match self.adopt(&id) {
-                    Err(error) if error.name().is_some() => log::warn!("{id}: {error}"),
-                    other => other?,
-                }
+                tolerate(&id, self.adopt(&id))?;
             }
             self.advance(&id)?;
         }
@@ -220,16 +234,10 @@ impl<B: Backend> BackendBus<B> {
         Ok(())
     }
 
-    /// Takes the step that follows from both sides' states. What xenstore refuses in one device's name is that device's
-    /// trouble (its nodes may be vanishing right now); only a broken connection to xenstore is everybody's.
+    /// Takes the step that follows from both sides' states.
     fn advance(&mut self, id: &DeviceId) -> Result<(), StoreError> {
-        match self.step(id) {
-            Err(error) if error.name().is_some() => {
-                log::warn!("{id}: {error}");
-                Ok(())
-            }
-            other => other,
-        }
+        let outcome = self.step(id);
+        tolerate(id, outcome)
     }
 
     /// Compares both sides' states and takes the step that follows.
@@ -360,6 +368,17 @@ fn set_state<C>(entry: &mut Entry<C>, state: State) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Logs what concerns one device alone (its nodes may be vanishing right now), and passes on what concerns all.
+fn tolerate(id: &DeviceId, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+    match outcome {
+        Err(error) if error.is_of_one_request() => {
+            log::warn!("{id}: {error}");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 fn frontend_token(token: &str, id: &DeviceId) -> String {
     format!("{token}:{}/{}", id.peer.0, id.index)
 }
@@ -376,6 +395,10 @@ fn parse_id(peer: &str, index: &str) -> Option<DeviceId> {
 fn children(store: &dyn Store, path: &str) -> Result<Vec<String>, StoreError> {
     match store.directory(Transaction::NONE, path) {
         Err(error) if error.is_not_found() => Ok(Vec::new()),
+        Err(error) if error.is_of_one_request() => {
+            log::warn!("{error}");
+            Ok(Vec::new())
+        }
         other => other,
     }
 }

@@ -16,6 +16,9 @@ use crate::hypercall::Errno;
 use crate::ring::RingError;
 use crate::xenstore::{Store, StoreError, StoreExt};
 
+/// Bytes of a sentence in the node `error`.
+const SENTENCE_MAX: usize = 1024;
+
 /// Why a device cannot be served or used: a sentence, which goes to the node `error` as well.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum DeviceError {
@@ -146,7 +149,10 @@ impl Device {
     /// Puts a sentence into our node `error`, for people.
     pub(super) fn report(&self, error: &DeviceError) {
         log::error!("{}: {error}", self.path);
-        if let Err(second) = self.write("error", error) {
+        // It may repeat what the peer wrote, or list what a disk holds, and must fit into a message.
+        let mut sentence = format!("{error}");
+        sentence.truncate(sentence.floor_char_boundary(SENTENCE_MAX));
+        if let Err(second) = self.write("error", sentence) {
             log::warn!("{}: the error could not be written: {second}", self.path);
         }
     }

@@ -155,6 +155,37 @@ fn rings_that_are_gone_end_the_connection_and_not_the_domain() {
 }
 
 #[test]
+fn nonsense_in_one_devices_nodes_is_nobody_elses_trouble() {
+    let mut bench = Bench::start(layout("1", "1"));
+    let own = format!("{OWN}/error");
+    bench.store.write(Transaction::NONE, &own, b"\xff").unwrap();
+    bench.peer(&[("state", "6")]);
+    // `settle` would not survive an error of the bus.
+    bench.peer(&[("state", "1")]);
+    bench.store.remove(Transaction::NONE, &own).unwrap();
+    bench.peer(&[("ring-ref", "8"), ("state", "3")]);
+    assert_eq!(bench.state(), "4");
+}
+
+#[test]
+fn a_turn_handles_a_few_events_and_says_that_there_are_more() {
+    let mut bench = Bench::start(layout("1", "1"));
+    for child in 0..20 {
+        bench.store.put(&[(&format!("{PEER}/state/{child}"), "x")]);
+    }
+    assert!(bench.bus.handle_events().unwrap());
+    assert!(!bench.bus.handle_events().unwrap());
+}
+
+#[test]
+fn a_sentence_fits_into_a_message() {
+    let mut bench = Bench::start(layout("1", "1"));
+    let long = "ä".repeat(4000);
+    bench.bus.fail(&DISK, &DeviceError::other(long)).unwrap();
+    assert_eq!(bench.store.get(&format!("{OWN}/error")).len(), 1024);
+}
+
+#[test]
 fn an_absent_volume_is_named_and_retried() {
     let store = layout("1", "1");
     let disks = Disks {

@@ -118,7 +118,11 @@ impl Client {
             let (Some(path), Some(token)) = (parts.next(), parts.next()) else {
                 return Err(WireError::BadPayload.into());
             };
-            state.events.push_back(WatchEvent { path, token });
+            // One that waits already says all that this one does; so whoever fires a watch again and again costs us no memory.
+            let event = WatchEvent { path, token };
+            if !state.events.contains(&event) {
+                state.events.push_back(event);
+            }
         }
         Ok(None)
     }

@@ -65,6 +65,15 @@ impl StoreError {
         }
     }
 
+    /// Whether it concerns one request alone: a node that is refused or holds nonsense. Any other error means that xenstore
+    /// cannot be spoken to any more.
+    pub fn is_of_one_request(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::Malformed { .. } | Self::TooLong(_) => true,
+            Self::NoAnswer(_) | Self::Ring(_) | Self::Wire(_) => false,
+        }
+    }
+
     /// Whether the node does not exist.
     pub fn is_not_found(&self) -> bool {
         self.name() == Some("ENOENT")

@@ -169,6 +169,21 @@ fn a_server_that_talks_nonsense_is_an_error() {
 }
 
 #[test]
+fn an_event_that_waits_already_is_not_queued_twice() {
+    let (client, _) = with_server(|message| {
+        let event = |path: &str| Message::new(XS_WATCH_EVENT, 0, 0, join(&[path, "token"]));
+        let answer = Message::new(XS_READ, message.header.request, 0, Vec::new());
+        vec![event("a"), event("a"), event("b"), event("a"), answer]
+    });
+    client.read(Transaction::NONE, "a").unwrap();
+    client.read(Transaction::NONE, "a").unwrap();
+    let paths: Vec<String> = core::iter::from_fn(|| client.take_event().unwrap())
+        .map(|event| event.path)
+        .collect();
+    assert_eq!(paths, ["a", "b"]);
+}
+
+#[test]
 fn long_directories_come_in_parts() {
     let names: Vec<String> = (0..900).map(|number| format!("node-{number}")).collect();
     let list = join(&names.iter().map(String::as_str).collect::<Vec<_>>());
