@@ -47,7 +47,8 @@ fn start(magic: u32, information: u32) -> Result<hypervisor::Hypervisor, alloc::
         .map(|region| (Frame::containing(region.start), region.length() / PAGE_SIZE))
         .collect();
     let mut frames = FrameAllocator::new(&free);
-    let backend = virt::enable(&memory, &mut frames).map_err(|error| error.to_string())?;
+    let backend =
+        virt::enable(&memory, &mut frames, machine.online.len()).map_err(|error| error.to_string())?;
     log::info!("guests run by {}", backend.name());
     Ok(Hypervisor::new(
         machine,

@@ -1,10 +1,14 @@
-//! The loop: run a vCPU, send its exit to the room that owns it, pick who runs next.
+//! The loop of every processor: run a vCPU, send its exit to the room that owns it, pick who runs next.
+//!
+//! All of it happens with the lock around the [`Hypervisor`], which is given up to run a guest and to idle; see [`crate::processors`]. The lock is
+//! the first in the order of locks: those of the platform (log, heap, page tables, I/O APIC) are held for moments below it.
 
 mod exits;
 mod interrupts;
 mod memory_access;
 mod timers;
 
+use spin::Once;
 use xen_abi::{
     sched,
     vcpu::{RUNSTATE_runnable, RUNSTATE_running},
@@ -15,32 +19,99 @@ use crate::{
     domain::{DomainId, VcpuId, VcpuStatus, build::Progress},
     event,
     hypercall::{self, Outcome},
+    lock::{Guard, Lock, Waiting},
     platform,
     platform::time,
+    processors::{Doing, Seat},
     virt::{self, Exit, Injection},
 };
 
-/// The one processor that works for now.
-const PROCESSOR: usize = 0;
+static HYPERVISOR: Once<Lock<Hypervisor>> = Once::new();
+
+/// The value, for as long as a processor works.
+type Locked = Guard<'static, Hypervisor, Sleep>;
+
+/// Waiters sleep until the next interrupt.
+struct Sleep;
+
+impl Waiting for Sleep {
+    fn sleep() {
+        platform::interrupts::sleep();
+    }
+
+    fn wake(processor: usize) {
+        platform::smp::wake(processor);
+    }
+}
+
+/// What a processor keeps for itself.
+struct Own {
+    index: usize,
+    clock: timers::Alarm,
+    seat: Seat,
+}
+
+impl Own {
+    fn new(index: usize) -> Self {
+        Self {
+            index,
+            clock: timers::Alarm::default(),
+            seat: Seat::default(),
+        }
+    }
+
+    fn lock(&mut self) -> Locked {
+        let hypervisor = HYPERVISOR.get().expect("processors work once there is work");
+        let (guard, slept) = hypervisor.lock(self.index);
+        if slept {
+            self.clock.went_off();
+        }
+        guard
+    }
+}
 
 /// Starts the control domain, and runs whoever may run for as long as the machine is up.
 pub fn run(mut hv: Hypervisor) -> ! {
     start_first(&mut hv);
-    let mut clock = timers::Alarm::default();
+    let online = hv.machine.online.clone();
+    HYPERVISOR.call_once(|| Lock::new(hv));
+    platform::smp::set_to_work(join, &online);
+    work(0)
+}
+
+/// Another processor begins.
+fn join(processor: usize) -> ! {
+    virt::enable_here(&*Own::new(processor).lock().backend);
+    work(processor)
+}
+
+fn work(processor: usize) -> ! {
+    let mut own = Own::new(processor);
+    let mut hv = own.lock();
+    own.seat = hv.processors[processor].seat.clone();
     loop {
         take_interrupts(&mut hv);
         event::announce_log(&mut hv);
         let now = time::now();
         timers::expire(&mut hv, now);
-        match hv.scheduler.pick(PROCESSOR, now) {
-            Some(id) => run_vcpu(&mut hv, id, &mut clock),
-            None => {
-                clock.set(hv.timers.first().map(|(deadline, _)| *deadline));
-                platform::interrupts::wait();
-                clock.went_off();
-            }
-        }
+        hv = match hv.next(processor, now) {
+            Some(id) => run_vcpu(hv, &mut own, id),
+            None => idle(hv, &mut own),
+        };
     }
+}
+
+/// Nobody has anything to do here until an interrupt.
+fn idle(mut hv: Locked, own: &mut Own) -> Locked {
+    let alarm = hv.next_timer(own.index);
+    own.clock.set(alarm);
+    hv.let_go(own.index, Doing::Idle, alarm);
+    drop(hv);
+    platform::interrupts::wait();
+    own.clock.went_off();
+    let mut hv = own.lock();
+    hv.processors[own.index].doing = Doing::Work;
+    hv
 }
 
 /// Starts the control domain, which starts the others. If there is none, or it cannot start, all others are started all the same: a guest without
@@ -87,39 +158,38 @@ fn take_interrupts(hv: &mut Hypervisor) {
 }
 
 /// Runs a vCPU until somebody else should run.
-fn run_vcpu(hv: &mut Hypervisor, id: VcpuId, clock: &mut timers::Alarm) {
-    load(hv, id);
+fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
+    hv.load(own.index, id);
     loop {
-        note_running(hv, id);
-        let nudge = interrupts::deliver(hv, id);
-        let timer = hv.timers.first().map(|(deadline, _)| *deadline);
-        clock.set(
-            [timer, hv.scheduler.slice_end(PROCESSOR), nudge]
-                .into_iter()
-                .flatten()
-                .min(),
-        );
-        let Some(body) = hv
-            .domains
-            .get_mut(&id.domain)
-            .and_then(|domain| domain.body.as_mut())
-        else {
-            return;
-        };
-        let root = body.p2m.root();
-        let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else {
-            return;
-        };
+        note_running(&mut hv, id);
+        let nudge = interrupts::deliver(&mut hv, id);
+        let ends = [hv.next_timer(own.index), hv.scheduler.slice_end(own.index), nudge];
+        let alarm = ends.into_iter().flatten().min();
+        own.clock.set(alarm);
         hv.first_guest.get_or_insert_with(time::now);
-        vcpu.processor.set_task_priority(vcpu.machine.apic.cr8());
-        let exit = vcpu.processor.run(&mut vcpu.registers, root);
-        vcpu.machine.apic.set_cr8(vcpu.processor.task_priority());
-        vcpu.exits += 1;
-        handle(hv, id, exit, clock);
-        event::announce_log(hv);
+        let Some((mut guest, root, stay)) = hv.depart(own.index, id, alarm) else {
+            return hv;
+        };
+        drop(hv);
+        let exit = guest.processor.run(&mut guest.registers, root);
+        own.seat.leave(guest);
+        hv = own.lock();
+        let same = hv.arrive(own.index, id, stay);
+        if matches!(exit, Exit::Interrupt | Exit::NonMaskableInterrupt) {
+            platform::interrupts::window();
+            own.clock.went_off();
+        } else if same {
+            handle(&mut hv, own.index, id, exit);
+        }
+        // Some may also have come while the processor waited for the lock.
+        take_interrupts(&mut hv);
+        event::announce_log(&mut hv);
         let now = time::now();
-        timers::expire(hv, now);
-        if hv.scheduler.should_switch(PROCESSOR, now) {
+        timers::expire(&mut hv, now);
+        if !same {
+            return hv;
+        }
+        if hv.scheduler.should_switch(own.index, now) {
             break;
         }
     }
@@ -128,6 +198,7 @@ fn run_vcpu(hv: &mut Hypervisor, id: VcpuId, clock: &mut timers::Alarm) {
     {
         vcpu.runstate.enter(RUNSTATE_runnable, time::now());
     }
+    hv
 }
 
 /// A vCPU is about to run: also one that slept and woke again before anybody took its place.
@@ -141,35 +212,11 @@ fn note_running(hv: &mut Hypervisor, id: VcpuId) {
     }
 }
 
-/// Puts a vCPU's extended state into the processor, in place of whose is there.
-fn load(hv: &mut Hypervisor, id: VcpuId) {
-    if hv.loaded == Some(id) {
-        return;
-    }
-    let last = hv.loaded.take();
-    if let Some(vcpu) = last.and_then(|last| hv.vcpu_mut(last)) {
-        vcpu.extended.save();
-    }
-    // The last one may also have been of a domain that was destroyed meanwhile.
-    if last.is_none_or(|last| last.domain != id.domain) {
-        virt::forget_branches();
-    }
-    if let Some(vcpu) = hv.vcpu_mut(id) {
-        vcpu.extended.load();
-        hv.loaded = Some(id);
-    }
-}
-
 /// Sends an exit to the room that owns it.
-fn handle(hv: &mut Hypervisor, id: VcpuId, exit: Exit, clock: &mut timers::Alarm) {
+fn handle(hv: &mut Hypervisor, processor: usize, id: VcpuId, exit: Exit) {
     match exit {
-        Exit::Interrupt | Exit::NonMaskableInterrupt => {
-            platform::interrupts::window();
-            clock.went_off();
-            take_interrupts(hv);
-        }
-        Exit::InterruptWindow => {}
-        Exit::Hypercall => hypercall(hv, id),
+        Exit::Interrupt | Exit::NonMaskableInterrupt | Exit::InterruptWindow => {}
+        Exit::Hypercall => hypercall(hv, processor, id),
         Exit::Halt => exits::halt(hv, id),
         Exit::Cpuid => exits::cpuid(hv, id),
         Exit::ReadMsr(msr) => exits::read_msr(hv, id, msr),
@@ -189,7 +236,7 @@ fn handle(hv: &mut Hypervisor, id: VcpuId, exit: Exit, clock: &mut timers::Alarm
     }
 }
 
-fn hypercall(hv: &mut Hypervisor, id: VcpuId) {
+fn hypercall(hv: &mut Hypervisor, processor: usize, id: VcpuId) {
     let outcome = hypercall::dispatch(hv, id);
     if outcome != Outcome::Again && outcome != Outcome::Stopped {
         exits::skip(hv, id);
@@ -197,7 +244,7 @@ fn hypercall(hv: &mut Hypervisor, id: VcpuId) {
     match outcome {
         Outcome::Complete | Outcome::Stopped => {}
         // Between the pieces of a long hypercall its equals have their turn.
-        Outcome::Again | Outcome::Yield => hv.scheduler.give_way(PROCESSOR, time::now()),
+        Outcome::Again | Outcome::Yield => hv.scheduler.give_way(processor, time::now()),
         Outcome::Block => exits::block(hv, id),
     }
     hv.rearm(id);

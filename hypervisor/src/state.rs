@@ -15,12 +15,13 @@ use crate::{
     grant::HeldFrames,
     memory::{DirectMap, FrameAllocator},
     platform::{Machine, time},
+    processors::{Doing, Processor},
     sched::{Class, Scheduler},
     virt::Backend,
 };
 
-/// All state of the running hypervisor. One processor does the work for now and holds it by exclusive reference; what belongs to a single
-/// processor lives in [`crate::platform::cpu`].
+/// All state of the running hypervisor. Processors share it behind one lock; who has the lock works. What a processor's handlers need without the lock lives
+/// in [`crate::platform::cpu`].
 pub struct Hypervisor {
     /// What was found.
     pub machine: Machine,
@@ -46,8 +47,8 @@ pub struct Hypervisor {
     pub held: HeldFrames,
     /// When vCPUs have timers due, in nanoseconds of the machine's clock.
     pub timers: BTreeSet<(u64, VcpuId)>,
-    /// Whose extended state is in the processor.
-    pub loaded: Option<VcpuId>,
+    /// The processors that work, by number; the first is the boot processor.
+    pub processors: Vec<Processor>,
     /// How far the log reached when its reader was last told of it.
     pub log_announced: u64,
     /// When the first guest instruction ran, in nanoseconds of the machine's clock.
@@ -110,6 +111,10 @@ impl Hypervisor {
                 function.address
             );
         }
+        let mut processors: Vec<Processor> = machine.online.iter().copied().map(Processor::new).collect();
+        if processors.is_empty() {
+            processors.push(Processor::new(0));
+        }
         Self {
             domains,
             machine,
@@ -118,12 +123,12 @@ impl Hypervisor {
             backend,
             memory,
             frames,
-            scheduler: Scheduler::default(),
+            scheduler: Scheduler::new(processors.len()),
+            processors,
             vectors: Vectors::default(),
             resets: devices::Resets::default(),
             held: HeldFrames::default(),
             timers: BTreeSet::new(),
-            loaded: None,
             log_announced: 0,
             first_guest: None,
         }
@@ -159,16 +164,24 @@ impl Hypervisor {
         self.body_mut(id.domain)?.vcpus.get_mut(id.index as usize)
     }
 
-    /// Something happened that a vCPU may be waiting for: a blocked one becomes runnable, and stops polling.
+    /// Something happened that a vCPU may be waiting for: a blocked one becomes runnable, and stops polling; one that runs on another processor
+    /// comes out to see it.
     pub fn wake(&mut self, id: VcpuId) {
-        if let Some(vcpu) = self.vcpu_mut(id)
-            && vcpu.status == VcpuStatus::Blocked
-        {
-            vcpu.status = VcpuStatus::Runnable;
-            vcpu.polling = None;
-            vcpu.runstate.enter(RUNSTATE_runnable, time::now());
-            self.scheduler.ready(id);
-            self.rearm(id);
+        let Some(vcpu) = self.vcpu_mut(id) else { return };
+        match vcpu.status {
+            VcpuStatus::Blocked => {
+                vcpu.status = VcpuStatus::Runnable;
+                vcpu.polling = None;
+                vcpu.runstate.enter(RUNSTATE_runnable, time::now());
+                self.enqueue(id);
+                self.rearm(id);
+            }
+            VcpuStatus::Runnable => {
+                if let Some(processor) = vcpu.on {
+                    self.call(processor);
+                }
+            }
+            VcpuStatus::Offline => {}
         }
     }
 
@@ -190,13 +203,15 @@ impl Hypervisor {
             vcpu.awaits_startup = false;
             vcpu.runstate.enter(RUNSTATE_runnable, time::now());
             self.scheduler.add(id, class);
-            self.scheduler.ready(id);
+            self.enqueue(id);
         }
     }
 
     /// A vCPU goes offline, until it is brought up.
     pub fn take_down(&mut self, id: VcpuId) {
+        self.recall(id);
         if let Some(vcpu) = self.vcpu_mut(id) {
+            vcpu.stops += 1;
             vcpu.status = VcpuStatus::Offline;
             vcpu.runstate.enter(RUNSTATE_offline, time::now());
             self.scheduler.sleep(id);
@@ -242,6 +257,12 @@ impl Hypervisor {
             self.timers.insert((deadline, id));
         }
         vcpu.armed = deadline;
+        let home = self.scheduler.home(id);
+        let this = &self.processors[home];
+        let late = deadline.is_some_and(|deadline| this.alarm.is_none_or(|alarm| deadline < alarm));
+        if late && this.doing != Doing::Work {
+            self.call(home);
+        }
     }
 
     /// The next piece of building and starting a domain; see [`crate::domain::build`].

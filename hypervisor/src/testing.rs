@@ -99,6 +99,7 @@ impl VirtualCpu for FakeCpu {
 struct FakeBackend;
 
 impl Backend for FakeBackend {
+    fn enable_here(&self) {}
     fn name(&self) -> &'static str {
         "a fake"
     }
@@ -149,6 +150,11 @@ pub fn hypervisor() -> Hypervisor {
 
 /// A hypervisor with these domains, all running.
 pub fn hypervisor_with(specs: Vec<manifest::Domain>) -> Hypervisor {
+    hypervisor_on(1, specs)
+}
+
+/// The same on so many processors.
+pub fn hypervisor_on(processors: u32, specs: Vec<manifest::Domain>) -> Hypervisor {
     let manifest = manifest::Manifest {
         name: "test".into(),
         reboot_on_panic: false,
@@ -159,7 +165,10 @@ pub fn hypervisor_with(specs: Vec<manifest::Domain>) -> Hypervisor {
     let memory = DirectMap::fake(MACHINE_PAGES as usize);
     let backend = Box::new(FakeBackend);
     let mut hv = Hypervisor::new(
-        Machine::default(),
+        Machine {
+            online: (0..processors).collect(),
+            ..Machine::default()
+        },
         manifest,
         Default::default(),
         memory,

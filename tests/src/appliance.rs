@@ -220,14 +220,22 @@ impl Built {
 
     /// Boots it with these disks.
     pub fn boot_with(&self, disks: &Disks) -> System {
-        let machine = Machine::with_disks(&self.image, true, disks.paths.clone());
+        let machine = self.machine(disks.paths.clone());
         System::start(&self.workspace, &self.name, &machine, self.leftovers.clone())
+    }
+
+    /// The machine that the source describes, with as many processors as `ATOLL_CPUS` says if it says so.
+    fn machine(&self, disks: Vec<PathBuf>) -> Machine {
+        let mut machine = Machine::with_disks(&self.image, true, disks);
+        let cpus = std::env::var("ATOLL_CPUS").ok();
+        machine.cpus = cpus.and_then(|text| text.parse().ok()).unwrap_or(machine.cpus);
+        machine
     }
 
     /// Boots it with new disks on a machine that `change` has changed.
     pub fn boot_machine(&self, change: impl FnOnce(&mut Machine)) -> System {
         let Disks { paths, folder } = self.disks();
-        let mut machine = Machine::with_disks(&self.image, true, paths);
+        let mut machine = self.machine(paths);
         change(&mut machine);
         System::start(
             &self.workspace,

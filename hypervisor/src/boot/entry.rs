@@ -95,11 +95,11 @@ atoll_pvh_entry:
 
     movl $(early_directories - OFFSET + 3), early_image_pointers - OFFSET + 510 * 8
     movl $(early_directories - OFFSET + 0x1003), early_image_pointers - OFFSET + 511 * 8
-    movl $(early_pointers - OFFSET + 3), early_root - OFFSET
-    movl $(early_pointers - OFFSET + 3), early_root - OFFSET + {direct_map_slot} * 8
-    movl $(early_image_pointers - OFFSET + 3), early_root - OFFSET + 511 * 8
+    movl $(early_pointers - OFFSET + 3), atoll_early_root - OFFSET
+    movl $(early_pointers - OFFSET + 3), atoll_early_root - OFFSET + {direct_map_slot} * 8
+    movl $(early_image_pointers - OFFSET + 3), atoll_early_root - OFFSET + 511 * 8
 
-    mov $(early_root - OFFSET), %eax
+    mov $(atoll_early_root - OFFSET), %eax
     mov %eax, %cr3
     mov %cr4, %eax
     or $0x20, %eax                                  // physical address extension
@@ -179,7 +179,8 @@ no_long_mode_text:
 
 .pushsection .bss.boot, "aw", @nobits
 .balign 4096
-early_root:             .skip 4096
+.globl atoll_early_root
+atoll_early_root:       .skip 4096
 early_pointers:         .skip 4096
 early_image_pointers:   .skip 4096
 early_directories:      .skip 4 * 4096

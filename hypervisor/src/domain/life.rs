@@ -14,11 +14,14 @@ pub fn stop_domain(hv: &mut Hypervisor, id: DomainId, reason: u32) {
         return;
     };
     domain.state = State::Stopped { reason };
+    hv.recall_domain(id);
+    let Some(domain) = hv.domain_mut(id) else { return };
     let (name, control) = (domain.spec.name.clone(), domain.spec.capabilities.control);
     let now = time::now();
     let vcpus = domain.body.as_mut().map_or(0, |body| {
         for vcpu in &mut body.vcpus {
             vcpu.status = VcpuStatus::Offline;
+            vcpu.stops += 1;
             vcpu.runstate.enter(RUNSTATE_offline, now);
             (vcpu.oneshot, vcpu.periodic, vcpu.polling) = (None, None, None);
             // It has a timer, too.
@@ -56,7 +59,9 @@ pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
     if domain.body.is_none() {
         return;
     }
-    for function in domain.devices.clone() {
+    let devices = domain.devices.clone();
+    hv.recall_domain(id);
+    for function in devices {
         // No device may write to memory that is about to be somebody else's.
         hv.resets.take_back(&hv.machine, function, time::now());
     }
@@ -65,9 +70,7 @@ pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
     let Some(domain) = hv.domain_mut(id) else { return };
     domain.state = State::Absent;
     let Some(body) = domain.body.take() else { return };
-    if hv.loaded.is_some_and(|loaded| loaded.domain == id) {
-        hv.loaded = None;
-    }
+    hv.unload(id);
     for vcpu in body.vcpus {
         hv.scheduler.remove(vcpu.id);
         if let Some(armed) = vcpu.armed {

@@ -17,9 +17,9 @@ pub struct Vcpu {
     pub id: VcpuId,
     /// Whether it may run.
     pub status: VcpuStatus,
-    /// General registers.
+    /// General registers; not those of now while it runs ([`Vcpu::on`]).
     pub registers: Registers,
-    /// The processor backend's part.
+    /// The processor backend's part; another stands in its place while it runs.
     pub processor: Box<dyn VirtualCpu>,
     /// The machine that it sees: local APIC, clocks, model-specific registers.
     pub machine: VcpuMachine,
@@ -47,6 +47,12 @@ pub struct Vcpu {
     pub non_maskable: bool,
     /// Offline after an INIT, until a start-up message arrives.
     pub awaits_startup: bool,
+    /// The processor that runs it now; its registers and `processor` are there.
+    pub on: Option<usize>,
+    /// The processor that its extended state is in.
+    pub loaded_on: Option<usize>,
+    /// How often it was stopped from outside its own exits.
+    pub stops: u32,
     /// When it is entered in the queue of timers ([`Hypervisor::rearm`](crate::Hypervisor::rearm)).
     pub armed: Option<u64>,
 }
@@ -76,6 +82,9 @@ impl Vcpu {
             upcall_edge: false,
             non_maskable: false,
             awaits_startup: id.index != 0,
+            on: None,
+            loaded_on: None,
+            stops: 0,
             armed: None,
         }
     }

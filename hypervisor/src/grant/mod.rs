@@ -175,6 +175,7 @@ pub fn unmap(
     at: u64,
     device_address: u64,
 ) -> Result<(), i16> {
+    hv.recall_domain(mapper);
     let memory = hv.memory;
     let body = hv
         .domains
@@ -222,6 +223,7 @@ fn end(hv: &mut Hypervisor, map: &Map) {
 
 /// Makes every vCPU of a domain forget what it knows of its memory before it runs again: after pages were taken away.
 pub fn flush(hv: &mut Hypervisor, domain: DomainId) {
+    hv.recall_domain(domain);
     if let Some(body) = hv.body_mut(domain) {
         body.vcpus
             .iter_mut()
@@ -234,6 +236,7 @@ pub fn flush(hv: &mut Hypervisor, domain: DomainId) {
 ///
 /// Call it once the domain's devices are quiet and before its body goes.
 pub fn release_all(hv: &mut Hypervisor, domain: DomainId) {
+    hv.recall_domain(domain);
     let memory = hv.memory;
     let Some(body) = hv
         .domains
@@ -275,6 +278,7 @@ pub fn release_all(hv: &mut Hypervisor, domain: DomainId) {
 
 /// Frees pages of a domain's table that are out of use, wherever it sees them.
 pub fn free_table_frames(hv: &mut Hypervisor, domain: DomainId, mut pages: Vec<TableFrame>) {
+    hv.recall_domain(domain);
     let memory = hv.memory;
     pages.retain(|page| {
         let body = hv

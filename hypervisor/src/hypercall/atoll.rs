@@ -204,6 +204,6 @@ fn machine_info(hv: &Hypervisor) -> MachineInfo {
         first_guest: hv.first_guest.unwrap_or(0),
         uptime: machine::now(),
         tsc_khz: machine::tsc_khz(),
-        cpus: 1,
+        cpus: hv.processors.len() as u32,
     }
 }

@@ -46,6 +46,9 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             // What is pending already counts as an edge.
             let pending = event::upcall_pending(hv, id);
             hv.vcpu_mut(id).ok_or(Errno::NOENT)?.upcall_edge = pending;
+            if pending {
+                hv.wake(id);
+            }
         }
         HVMOP_get_time => write(hv, caller, at, &HvmGetTime { now: machine::now() })?,
         HVMOP_flush_tlbs => {

@@ -174,6 +174,8 @@ fn give_back(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress) -> Result<
 /// Takes away what is at a place, unless somebody else depends on it: RAM becomes free, pages of the hypervisor merely leave the domain's memory.
 /// Says what it was. Translations of it are flushed here, whatever becomes of the call afterwards.
 fn vacate(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress) -> Result<Option<PageKind>> {
+    // No vCPU of the domain reaches the page from here until the flush.
+    hv.recall_domain(domain);
     let memory = hv.memory;
     let body = hv
         .domains

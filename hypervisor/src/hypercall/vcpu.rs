@@ -64,6 +64,7 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
         }
         VCPUOP_register_vcpu_time_memory_area => {
             let area: VcpuRegisterTimeMemoryArea = read(hv, caller, at)?;
+            hv.recall(id);
             calls(hv, id)?.time_area = (area.addr != 0).then_some(area.addr);
             update_time_area(hv, id);
             Ok(Answer::OK)

@@ -138,6 +138,11 @@ fn touches_ram(region: Region) -> bool {
         .any(|ram| ram.start < region.end && region.start < ram.end)
 }
 
+/// What CR3 holds. Call after [`enter`].
+pub(super) fn root() -> u64 {
+    TABLES.lock().as_ref().map_or(0, |tables| tables.root().0)
+}
+
 /// Maps device memory uncached; where it is from now on. RAM is refused: the same bytes must not be cached here and uncached there.
 pub(super) fn map_device(region: Region) -> Result<usize, MapError> {
     let pages = region.outer_pages();

@@ -1,7 +1,7 @@
 //! Processors: what this one can do, and what belongs to each.
 //!
 //! The state of the running processor is reached by GS, so a processor backend gives GS back its own base before it lets anything else run after
-//! a guest. Only the boot processor works for now; nothing here assumes that.
+//! a guest.
 #![allow(unsafe_code)] // CPUID, control registers, GS.
 
 use alloc::{boxed::Box, string::String, vec::Vec};
@@ -258,6 +258,16 @@ pub fn current() -> &'static PerCpu {
         asm!("mov {}, gs:[0]", out(reg) place, options(nostack, readonly, preserves_flags));
         &*place
     }
+}
+
+/// The running processor's number; 0 as long as nothing has been initialized.
+pub(super) fn current_index() -> usize {
+    const GS_BASE: u32 = 0xc000_0101;
+    // SAFETY: reads a register that every 64-bit processor has.
+    if unsafe { read_msr(GS_BASE) } == 0 {
+        return 0;
+    }
+    current().index
 }
 
 /// Gives the running processor its state, descriptor tables and exception stacks.

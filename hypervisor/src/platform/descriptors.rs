@@ -26,6 +26,12 @@ pub const TASK: u16 = 0x18;
 /// Vectors with a stack of their own; the stack's number is the position plus one.
 const OWN_STACK: [u8; 3] = [traps::NON_MASKABLE, traps::DOUBLE_FAULT, traps::MACHINE_CHECK];
 const STACK_SIZE: u64 = 16 << 10;
+/// The boot processor's, which is in the image, is as large.
+const MAIN_STACK_SIZE: u64 = crate::boot::layout::BOOT_STACK_SIZE;
+/// From stack to stack.
+const DISTANCE: u64 = 1 << 20;
+/// Those, and the main one.
+const STACKS_EACH: usize = OWN_STACK.len() + 1;
 
 /// The 64-bit task state segment (AMD64 volume 2, 12.2.5).
 #[repr(C, packed(4))]
@@ -56,7 +62,7 @@ impl Descriptors {
     pub fn new(index: usize) -> Result<Self, MapError> {
         let mut interrupt_stacks = [0; 7];
         for (number, stack) in interrupt_stacks.iter_mut().take(OWN_STACK.len()).enumerate() {
-            *stack = new_stack(index * OWN_STACK.len() + number, STACK_SIZE)?;
+            *stack = new_stack(index * STACKS_EACH + number, STACK_SIZE)?;
         }
         Ok(Self {
             segments: [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0, 0],
@@ -73,9 +79,30 @@ impl Descriptors {
     }
 }
 
+/// Makes the stack that processor `index`, which is not the boot processor, works on; its top.
+pub fn new_main_stack(index: usize) -> Result<u64, MapError> {
+    new_stack(index * STACKS_EACH + OWN_STACK.len(), MAIN_STACK_SIZE)
+}
+
+/// Where that stack is; nowhere for the boot processor, whose stack is in the image.
+#[cfg_attr(not(target_os = "none"), expect(dead_code))]
+pub fn main_stack(index: usize) -> core::ops::Range<u64> {
+    let bottom = bottom(index * STACKS_EACH + OWN_STACK.len());
+    bottom..bottom + if index == 0 { 0 } else { MAIN_STACK_SIZE }
+}
+
+/// Whether an address is one of a page below a stack.
+#[cfg_attr(not(target_os = "none"), expect(dead_code))]
+pub fn is_guard(address: u64) -> bool {
+    (STACKS..STACKS + (1 << 39)).contains(&address) && address % DISTANCE < PAGE_SIZE
+}
+
+const fn bottom(number: usize) -> u64 {
+    STACKS + DISTANCE * number as u64 + PAGE_SIZE
+}
+
 /// A mapped stack with unmapped pages around it; its top. `number` is unique.
 fn new_stack(number: usize, size: u64) -> Result<u64, MapError> {
-    const DISTANCE: u64 = 1 << 20;
     let layout =
         Layout::from_size_align(size as usize, PAGE_SIZE as usize).map_err(|_| MapError::OutOfMemory)?;
     // SAFETY: the layout has a size above zero.
@@ -83,7 +110,7 @@ fn new_stack(number: usize, size: u64) -> Result<u64, MapError> {
     if memory.is_null() {
         return Err(MapError::OutOfMemory);
     }
-    let bottom = STACKS + DISTANCE * number as u64 + PAGE_SIZE;
+    let bottom = bottom(number);
     address_space::map_stack(bottom, memory, size)?;
     Ok(bottom + size)
 }

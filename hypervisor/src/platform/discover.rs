@@ -2,7 +2,7 @@
 
 use super::{
     Machine, acpi, address_space, cpu, interrupts, io_apic, local_apic, log, paging::MapError, pci, power,
-    time,
+    smp, time,
 };
 use crate::{
     boot::{
@@ -74,6 +74,7 @@ pub fn discover(information: Information) -> Result<Machine, Trouble> {
     local_apic::initialize(&features)?;
     io_apic::initialize(&madt.io_apics, &madt.overrides);
     time::initialize(&fadt);
+    let online = smp::start(&features, &madt.processors, &ram);
     let functions = pci::initialize(&tables.get(b"MCFG").map(acpi::mcfg::parse).unwrap_or_default());
     power::initialize(&fadt, soft_off);
 
@@ -93,6 +94,7 @@ pub fn discover(information: Information) -> Result<Machine, Trouble> {
         command_line: information.command_line,
         features,
         processors: madt.processors,
+        online,
         io_apics: madt.io_apics,
         overrides: madt.overrides,
         pci: functions,
@@ -164,7 +166,8 @@ fn report(machine: &Machine) {
         .filter(|processor| processor.enabled)
         .count();
     ::log::info!(
-        "{usable} processors (1 in use), local APIC {}, {} I/O APICs",
+        "{usable} processors ({} in use), local APIC {}, {} I/O APICs",
+        machine.online.len(),
         if local_apic::is_x2apic() {
             "in x2APIC mode"
         } else {

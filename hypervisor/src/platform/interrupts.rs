@@ -94,7 +94,7 @@ pub fn free_vector(vector: u8) {
 /// Sends a GSI to a vector of the boot processor, with the polarity and trigger mode that ACPI gives it, masked until [`unmask_gsi`]. A level-triggered one
 /// is masked again whenever it arrives.
 pub fn route_gsi(gsi: u32, vector: u8) -> Result<(), io_apic::NoSuchInput> {
-    let level = io_apic::route(gsi, vector, local_apic::id())?;
+    let level = io_apic::route(gsi, vector, local_apic::boot_id())?;
     LEVEL[usize::from(vector)].store(if level { gsi + 1 } else { 0 }, Ordering::Relaxed);
     Ok(())
 }
@@ -120,6 +120,11 @@ pub fn wait() {
     if !cpu::current().pending.is_empty() {
         return;
     }
+    sleep();
+}
+
+/// Stops the processor until the next interrupt.
+pub fn sleep() {
     // SAFETY: as in `window`. Nothing is lost between STI and HLT, since STI takes effect after HLT has begun.
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
 }

@@ -36,6 +36,13 @@ const ENABLE: u32 = 1 << 8;
 const MASKED: u32 = 1 << 16;
 const TIMER_TSC_DEADLINE: u32 = 2 << 17;
 const DIVIDE_BY_16: u32 = 3;
+const NON_MASKABLE: u32 = 4 << 8;
+const INIT: u32 = 5 << 8;
+const START_UP: u32 = 6 << 8;
+const ASSERT: u32 = 1 << 14;
+const ALL_OTHERS: u32 = 3 << 18;
+/// In xAPIC mode: the last command is still on its way.
+const SENDING: u32 = 1 << 12;
 
 #[derive(Clone, Copy, Debug)]
 enum Access {
@@ -50,6 +57,8 @@ struct LocalApic {
 }
 
 static LOCAL_APIC: Once<LocalApic> = Once::new();
+/// Id of the boot processor's.
+static BOOT: Once<u32> = Once::new();
 
 impl LocalApic {
     fn read(&self, register: usize) -> u32 {
@@ -69,7 +78,7 @@ impl LocalApic {
     }
 }
 
-/// Turns on the boot processor's local APIC. `address` is where the MADT says it is; the processor's own word counts more.
+/// Turns on the running processor's local APIC, the boot processor's first. Non-maskable interrupts of the machine go to that one alone.
 pub fn initialize(features: &Features) -> Result<(), MapError> {
     // SAFETY: every 64-bit processor has the register; enabling keeps the place of the registers.
     let (base, access) = unsafe {
@@ -91,7 +100,8 @@ pub fn initialize(features: &Features) -> Result<(), MapError> {
     });
     apic.write(TASK_PRIORITY, 0);
     apic.write(LOCAL_LINE_0, MASKED);
-    apic.write(LOCAL_LINE_1, 4 << 8); // NMI
+    let is_first = *BOOT.call_once(id) == id();
+    apic.write(LOCAL_LINE_1, if is_first { NON_MASKABLE } else { MASKED });
     apic.write(LOCAL_ERROR, ERROR.into());
     apic.write(LOCAL_TIMER, u32::from(TIMER) | MASKED);
     apic.write(TIMER_DIVIDE, DIVIDE_BY_16);
@@ -138,15 +148,46 @@ pub(super) fn clear_error() {
     }
 }
 
+/// The boot processor's id, where interrupts of devices go.
+pub fn boot_id() -> u32 {
+    BOOT.get().copied().unwrap_or(0)
+}
+
 /// Sends an interrupt to another processor by its local APIC id.
 pub fn send(apic_id: u32, vector: u8) {
+    command(apic_id, vector.into());
+}
+
+/// Resets another processor, which then waits for [`send_start_up`].
+pub(super) fn send_init(apic_id: u32) {
+    command(apic_id, INIT | ASSERT);
+}
+
+/// Starts a processor that was reset, in real mode at `page` << 12.
+pub(super) fn send_start_up(apic_id: u32, page: u8) {
+    command(apic_id, START_UP | ASSERT | u32::from(page));
+}
+
+/// Sends every other processor a non-maskable interrupt.
+pub(super) fn send_non_maskable_to_others() {
+    command(0, ALL_OTHERS | NON_MASKABLE | ASSERT);
+}
+
+fn command(apic_id: u32, command: u32) {
     let Some(apic) = apic() else { return };
     match apic.access {
-        // SAFETY: the command register in x2APIC mode; the vector has a handler.
-        Access::Registers => unsafe { cpu::write_msr(0x830, u64::from(apic_id) << 32 | u64::from(vector)) },
+        // SAFETY: the command register in x2APIC mode, once what was written before can be seen; vectors have handlers, and who sends more than those
+        // means what it does.
+        Access::Registers => unsafe {
+            core::arch::asm!("mfence", options(nostack, preserves_flags));
+            cpu::write_msr(0x830, u64::from(apic_id) << 32 | u64::from(command));
+        },
         Access::Memory(_) => {
+            while apic.read(COMMAND_LOW) & SENDING != 0 {
+                core::hint::spin_loop();
+            }
             apic.write(COMMAND_HIGH, apic_id << 24);
-            apic.write(COMMAND_LOW, vector.into());
+            apic.write(COMMAND_LOW, command);
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod physical;
 pub mod port;
 pub mod power;
 pub mod selftest;
+pub mod smp;
 pub mod time;
 pub mod traps;
 pub mod virtualization;
@@ -55,6 +56,8 @@ pub struct Machine {
     pub features: Features,
     /// Processors that firmware lists.
     pub processors: Vec<Processor>,
+    /// Local APIC ids of those that work, by number; the first is the boot processor.
+    pub online: Vec<u32>,
     /// I/O APICs.
     pub io_apics: Vec<IoApicEntry>,
     /// Where ISA interrupts go; [`Machine::isa_gsi`] applies it.

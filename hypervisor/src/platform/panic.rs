@@ -35,7 +35,7 @@ mod machine {
     use crate::{
         boot::layout,
         platform::{
-            cpu, log, power, time,
+            cpu, descriptors, log, power, smp, time,
             traps::{self, Frame},
         },
     };
@@ -50,6 +50,9 @@ mod machine {
     static REPORTS: AtomicU32 = AtomicU32::new(0);
 
     fn begin() {
+        if !smp::stop_others() {
+            cpu::halt();
+        }
         match REPORTS.fetch_add(1, Ordering::Relaxed) {
             0 => {
                 log::seize(LAST_LINES);
@@ -142,7 +145,7 @@ mod machine {
     /// A guess at what an address that faulted has to do with.
     fn explanation(address: u64) -> &'static str {
         let guard = layout::image().stack_guard;
-        if (guard..guard + 4096).contains(&address) {
+        if (guard..guard + 4096).contains(&address) || descriptors::is_guard(address) {
             ": the stack has overflowed"
         } else if address < 1 << 47 {
             ": nothing of the hypervisor is there"
@@ -156,10 +159,11 @@ mod machine {
     /// Return addresses by the chain of frame pointers, as far as it stays in stacks of ours; `addr2line` names them.
     fn backtrace(mut frame: u64) {
         let data = layout::image().writable();
+        let own = descriptors::main_stack(cpu::current_index());
         let is_stack = |at: u64| {
             let within =
                 |start: u64, end: u64| at >= start && at.saturating_add(16) <= end && at.is_multiple_of(8);
-            data.iter().any(|part| within(part.start, part.end))
+            data.iter().any(|part| within(part.start, part.end)) || within(own.start, own.end)
         };
         for depth in 1..=DEEPEST {
             if !is_stack(frame) {

@@ -158,6 +158,7 @@ pub fn stub(_vector: usize) -> u64 {
 extern "C" fn arrive(frame: &Frame) {
     use core::sync::atomic::Ordering;
     match frame.vector as u8 {
+        NON_MASKABLE if super::smp::is_stopped() => super::cpu::halt(),
         NON_MASKABLE => super::cpu::current().non_maskable.store(true, Ordering::Relaxed),
         vector @ FIRST_INTERRUPT.. => super::interrupts::arrived(vector),
         _ => super::panic::exception(frame),

@@ -99,10 +99,12 @@ pub(super) fn send(hv: &mut Hypervisor, sender: VcpuId, ipi: Ipi) {
                 hv.wake(target);
             }
             Delivered::Init => {
+                hv.take_down(target);
+                let Some(vcpu) = hv.vcpu_mut(target) else { return };
                 vcpu.machine.apic.reset();
                 vcpu.awaits_startup = true;
                 (vcpu.non_maskable, vcpu.upcall_edge, vcpu.polling) = (false, false, None);
-                hv.take_down(target);
+                hv.rearm(target);
             }
             Delivered::StartUp(page) => {
                 if vcpu.awaits_startup {

@@ -28,6 +28,10 @@ pub(super) fn nested_fault(hv: &mut Hypervisor, id: VcpuId, fault: NestedFault) 
         return;
     };
     if body.p2m.translate(&memory, fault.address).is_some() {
+        if !fault.present {
+            // It was put there after the access, by another vCPU's doing.
+            return;
+        }
         // It is there, and not to be written or executed.
         vcpu.processor.inject(GENERAL_PROTECTION);
         return;

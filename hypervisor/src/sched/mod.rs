@@ -1,4 +1,4 @@
-//! Who runs next: one run queue a processor.
+//! Who runs next: one run queue a processor, and a vCPU in one of them.
 //!
 //! Interactive vCPUs (driver domains) run before all shared ones and take turns among themselves; shared ones get what is left in proportion to their weights,
 //! by virtual time: each ages while it runs, the faster the lighter it is, and the youngest is next. A vCPU that slept comes back no younger than the
@@ -80,8 +80,12 @@ impl Scheduler {
         }
     }
 
-    /// Lets a vCPU compete, on the processor that has the fewest; it is not ready yet.
+    /// Lets a vCPU compete, on the processor that has the fewest; it is not ready yet. One that is known already stays where it is.
     pub fn add(&mut self, id: VcpuId, class: Class) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.class = class;
+            return;
+        }
         let members = |processor: &usize| {
             self.members
                 .values()
@@ -108,6 +112,40 @@ impl Scheduler {
             if queue.current.as_ref().is_some_and(|current| current.id == id) {
                 queue.current = None;
             }
+        }
+    }
+
+    /// The processor that a vCPU runs on when it runs; the first for one that does not compete.
+    pub fn home(&self, id: VcpuId) -> usize {
+        self.members.get(&id).map_or(0, |member| member.processor)
+    }
+
+    /// Whether a vCPU is the one that was picked last for its processor, even if it may no longer run.
+    pub fn is_current(&self, id: VcpuId) -> bool {
+        let current = &self.queues[self.home(id)].current;
+        current.as_ref().is_some_and(|current| current.id == id)
+    }
+
+    /// Those that may run and wait for a processor, the first of each queue first.
+    pub fn waiting(&self) -> impl Iterator<Item = VcpuId> {
+        let interactive = self.queues.iter().flat_map(|queue| &queue.interactive);
+        let shared = self.queues.iter().flat_map(|queue| &queue.shared);
+        interactive.chain(shared).copied()
+    }
+
+    /// Moves a vCPU that is not running to another processor, no older or younger among the others there than it was here.
+    pub fn migrate(&mut self, id: VcpuId, to: usize) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        let from = core::mem::replace(&mut member.processor, to);
+        let lead = member.age.saturating_sub(self.queues[from].clock);
+        member.age = self.queues[to].clock + lead;
+        let (ready, class) = (member.ready, member.class);
+        if ready {
+            self.queues[from].interactive.retain(|queued| *queued != id);
+            self.queues[from].shared.retain(|queued| *queued != id);
+            self.queues[to].push(id, class);
         }
     }
 
@@ -346,5 +384,37 @@ mod tests {
         assert_eq!(scheduler.pick(0, 2), Some(id(1)));
         scheduler.remove(id(1));
         assert_eq!(scheduler.pick(0, 3), None);
+    }
+
+    #[test]
+    fn one_that_moves_keeps_its_standing() {
+        let mut scheduler = Scheduler::new(2);
+        for domain in 1..=4 {
+            scheduler.add(id(domain), Class::Shared(256));
+            scheduler.ready(id(domain));
+        }
+        assert_eq!(
+            [1, 2, 3, 4].map(|domain| scheduler.home(id(domain))),
+            [0, 1, 0, 1]
+        );
+        assert_eq!(
+            (scheduler.pick(0, 0), scheduler.pick(1, 0)),
+            (Some(id(1)), Some(id(2)))
+        );
+        assert!(scheduler.is_current(id(1)) && !scheduler.is_current(id(3)));
+        assert_eq!(scheduler.waiting().collect::<Vec<_>>(), [id(3), id(4)]);
+        scheduler.migrate(id(3), 1);
+        assert_eq!((scheduler.home(id(3)), scheduler.slice_end(0)), (1, None));
+        assert_eq!(scheduler.pick(1, TIME_SLICE), Some(id(4)));
+        // It is as young here as it was there, and waits once.
+        assert_eq!(scheduler.pick(1, 2 * TIME_SLICE), Some(id(3)));
+        scheduler.sleep(id(3));
+        scheduler.migrate(id(3), 0);
+        assert_eq!(scheduler.pick(1, 3 * TIME_SLICE), Some(id(2)));
+        scheduler.ready(id(3));
+        assert_eq!(scheduler.waiting().collect::<Vec<_>>(), [id(3), id(4)]);
+        // Brought up again, it is where it was.
+        scheduler.add(id(4), Class::Shared(256));
+        assert_eq!(scheduler.home(id(4)), 1);
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! A backend runs a vCPU until it exits and turns the exit into an [`Exit`]; what it means is decided elsewhere.
 
+mod away;
 mod extended;
 mod svm;
 
 use alloc::boxed::Box;
 
+pub use away::Away;
 pub use extended::{ExtendedState, forget_branches, loaded_xcr0, offered as offered_xcr0, set_loaded_xcr0};
 
 use crate::memory::{DirectMap, FrameAllocator, GuestAddress, MachineAddress, OutOfMemory};
@@ -136,8 +138,8 @@ pub struct Paging {
     pub code_base: u64,
 }
 
-/// A vCPU as the processor's virtualization extension sees it.
-pub trait VirtualCpu {
+/// A vCPU as the processor's virtualization extension sees it. It goes where it is run.
+pub trait VirtualCpu: Send {
     /// Runs the guest until it exits. `second_stage` is the root of the domain's second-stage tables. Called with interrupts off, returns with
     /// interrupts off.
     fn run(&mut self, registers: &mut Registers, second_stage: MachineAddress) -> Exit;
@@ -179,8 +181,10 @@ pub trait VirtualCpu {
     fn release(self: Box<Self>, frames: &mut FrameAllocator);
 }
 
-/// A processor backend, enabled.
-pub trait Backend {
+/// A processor backend, enabled on the boot processor.
+pub trait Backend: Send {
+    /// Enables it on the running processor too, one of those that [`enable`] counted.
+    fn enable_here(&self);
     /// For the log.
     fn name(&self) -> &'static str;
     /// The instruction that makes a hypercall, for the hypercall page.
@@ -217,9 +221,19 @@ pub enum Unsupported {
     OutOfMemory(#[from] OutOfMemory),
 }
 
-/// Finds the processor's virtualization extension and enables it on this processor.
-pub fn enable(memory: &DirectMap, frames: &mut FrameAllocator) -> Result<Box<dyn Backend>, Unsupported> {
-    let backend = svm::Svm::enable(memory, frames)?;
-    extended::enable();
+/// Finds the processor's virtualization extension and enables it on this processor, the boot processor; `processors` is how many will run guests.
+pub fn enable(
+    memory: &DirectMap,
+    frames: &mut FrameAllocator,
+    processors: usize,
+) -> Result<Box<dyn Backend>, Unsupported> {
+    let backend = svm::Svm::find(memory, frames, processors)?;
+    enable_here(&backend);
     Ok(Box::new(backend))
+}
+
+/// Makes the running processor ready for guests, which [`enable`] has done for the boot processor.
+pub fn enable_here(backend: &dyn Backend) {
+    backend.enable_here();
+    extended::enable();
 }

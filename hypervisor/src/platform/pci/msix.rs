@@ -31,7 +31,7 @@ pub enum MsixError {
 
 /// Sends an entry's interrupts to a vector of the boot processor, and lets them come. MSI-X as a whole is turned on by [`msix_enable`].
 pub fn msix_program(function: &PciFunction, entry: u16, vector: u8) -> Result<(), MsixError> {
-    let processor = local_apic::id();
+    let processor = local_apic::boot_id();
     let (address, data) = message(processor, vector).ok_or(MsixError::Unreachable(processor))?;
     with_entry(function, entry, |table, at| {
         table.write(at + 12, ENTRY_MASKED);

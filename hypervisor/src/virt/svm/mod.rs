@@ -12,7 +12,7 @@ pub mod permissions;
 mod vcpu;
 pub mod vmcb;
 
-use alloc::{boxed::Box, sync::Arc};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::ptr::NonNull;
 
 use raw_cpuid::{CpuId, native_cpuid::CpuIdReaderNative};
@@ -26,7 +26,10 @@ use self::{
     vmcb::Vmcb,
 };
 use super::{Backend, Unsupported, VirtualCpu};
-use crate::memory::{DirectMap, FrameAllocator, MachineAddress, OutOfMemory, PAGE_SIZE};
+use crate::{
+    memory::{DirectMap, FrameAllocator, MachineAddress, OutOfMemory, PAGE_SIZE},
+    platform::cpu,
+};
 
 const VM_CR: u32 = 0xc001_0114;
 const VM_CR_SVM_DISABLED: u64 = 1 << 4;
@@ -37,12 +40,14 @@ struct Shared {
     port_map: MachineAddress,
     msr_map: MachineAddress,
     flush_by_asid: bool,
-    /// The one processor that works for now.
-    processor: Mutex<Processor>,
+    /// By number. Each is locked by its own processor alone, and not while a guest runs.
+    processors: Vec<Mutex<Processor>>,
 }
 
 /// What belongs to a processor.
 struct Processor {
+    /// Where VMRUN keeps the host's state.
+    save_area: MachineAddress,
     /// Filled by VMSAVE, loaded after each exit.
     host: MachineAddress,
     asids: Asids,
@@ -56,8 +61,12 @@ pub struct Svm {
 }
 
 impl Svm {
-    /// Enables SVM on this processor; says what is missing where it cannot.
-    pub fn enable(memory: &DirectMap, frames: &mut FrameAllocator) -> Result<Self, Unsupported> {
+    /// Prepares SVM for so many processors; says what is missing where it cannot.
+    pub fn find(
+        memory: &DirectMap,
+        frames: &mut FrameAllocator,
+        processors: usize,
+    ) -> Result<Self, Unsupported> {
         let cpuid = CpuId::with_cpuid_reader(CpuIdReaderNative);
         if !cpuid
             .get_extended_processor_and_feature_identifiers()
@@ -81,32 +90,49 @@ impl Svm {
             memory.zero(first, count * PAGE_SIZE as usize);
             Ok(first)
         };
-        let (save_area, host) = (page(1)?, page(1)?);
+        let processors = (0..processors)
+            .map(|index| {
+                Ok(Mutex::new(Processor {
+                    save_area: page(1)?,
+                    host: page(1)?,
+                    asids: Asids::new(index, svm.supported_asids()),
+                    tsc_aux: u64::MAX,
+                }))
+            })
+            .collect::<Result<_, Unsupported>>()?;
         let (port_map, msr_map) = (page(PORT_MAP_BYTES / 4096)?, page(MSR_MAP_BYTES / 4096)?);
         memory.write(port_map, &[0xff; PORT_MAP_BYTES]);
         memory.write(msr_map, &permissions::msr_map());
-        // SAFETY: SVM is present and not locked off; the pages are ours for good, zeroed, and reached by nobody else.
-        unsafe {
-            Efer::update(|efer| efer.insert(EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE));
-            Msr::new(VM_HSAVE_PA).write(save_area.0);
-            enter::save_host(host.0);
-        }
         Ok(Self {
             shared: Arc::new(Shared {
                 port_map,
                 msr_map,
                 flush_by_asid: svm.has_flush_by_asid(),
-                processor: Mutex::new(Processor {
-                    host,
-                    asids: Asids::new(0, svm.supported_asids()),
-                    tsc_aux: u64::MAX,
-                }),
+                processors,
             }),
         })
     }
 }
 
+impl Shared {
+    /// What belongs to the running processor.
+    fn here(&self) -> &Mutex<Processor> {
+        &self.processors[cpu::current().index]
+    }
+}
+
 impl Backend for Svm {
+    fn enable_here(&self) {
+        let processor = self.shared.here().lock();
+        // SAFETY: `find` saw SVM present and not locked off, and processors of a machine are alike; the pages are this processor's for good, zeroed, and
+        // reached by nobody else.
+        unsafe {
+            Efer::update(|efer| efer.insert(EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE));
+            Msr::new(VM_HSAVE_PA).write(processor.save_area.0);
+            enter::save_host(processor.host.0);
+        }
+    }
+
     fn name(&self) -> &'static str {
         "AMD SVM with nested paging"
     }

@@ -57,6 +57,9 @@ pub(super) struct SvmVcpu {
     tsc_aux: u64,
 }
 
+// SAFETY: the VMCB is this vCPU's alone, wherever it is; what it has of a processor (its ASID) says of which.
+unsafe impl Send for SvmVcpu {}
+
 impl SvmVcpu {
     /// A vCPU whose VMCB is the zeroed frame `page`, which is reached at `vmcb`.
     pub(super) fn new(
@@ -162,7 +165,7 @@ impl SvmVcpu {
 impl VirtualCpu for SvmVcpu {
     fn run(&mut self, registers: &mut Registers, second_stage: MachineAddress) -> Exit {
         let shared = self.shared.clone();
-        let mut processor = shared.processor.lock();
+        let mut processor = shared.here().lock();
         let mut tlb = vmcb::TLB_KEEP;
         let flush_in_place = self.renew_asid && shared.flush_by_asid;
         if processor
@@ -186,8 +189,11 @@ impl VirtualCpu for SvmVcpu {
             unsafe { Msr::new(TSC_AUX).write(self.tsc_aux) };
             processor.tsc_aux = self.tsc_aux;
         }
-        // SAFETY: `Svm::enable` enabled SVM and filled the host page; the VMCB is this vCPU's; the caller vouches for the second-stage tables.
-        unsafe { enter::enter(registers, self.page.address().0, processor.host.0) };
+        let host = processor.host;
+        drop(processor);
+        // SAFETY: `Svm::enable_here` enabled SVM on this processor and filled the host page; the VMCB is this vCPU's; the caller vouches for the second-stage
+        // tables.
+        unsafe { enter::enter(registers, self.page.address().0, host.0) };
         let vmcb = self.vmcb_mut();
         (registers.rax, registers.rsp) = (vmcb.save.rax, vmcb.save.rsp);
         (registers.rip, registers.rflags) = (vmcb.save.rip, vmcb.save.rflags);

@@ -13,6 +13,7 @@ fn vcpu(ports: &[(u16, u16)]) -> (DirectMap, FrameAllocator, Box<dyn VirtualCpu>
     let memory = DirectMap::fake(16);
     let mut frames = FrameAllocator::new(&[(Frame(0), 16)]);
     let processor = Processor {
+        save_area: MachineAddress(0),
         host: MachineAddress(0),
         asids: Asids::new(0, 16),
         tsc_aux: u64::MAX,
@@ -22,7 +23,7 @@ fn vcpu(ports: &[(u16, u16)]) -> (DirectMap, FrameAllocator, Box<dyn VirtualCpu>
             port_map: MachineAddress(0x1000),
             msr_map: MachineAddress(0x2000),
             flush_by_asid: false,
-            processor: Mutex::new(processor),
+            processors: vec![Mutex::new(processor)],
         }),
     };
     let vcpu = svm.create(&memory, &mut frames, ports).unwrap();
