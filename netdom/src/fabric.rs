@@ -119,6 +119,8 @@ impl Fabric {
             Some(_) => offloads.segment_ipv4,
             None => true,
         };
+        // A domain's word is good enough for another domain, but a card that is told nonsense may hang.
+        let whole = whole && (card.is_none() || offload::is_sound(&frame, &self.pool, offloads.longest));
         let frames = if whole {
             Vec::from([frame])
         } else {
@@ -126,8 +128,14 @@ impl Fabric {
         };
         for mut frame in frames {
             // A frame that stays whole to be cut gets its checksums when it is cut.
-            if !offloads.checksum && frame.offload.segment.is_none() {
-                offload::complete_checksum(&mut frame, &self.pool);
+            if frame.offload.segment.is_none() {
+                if frame.length() > offloads.longest {
+                    frame.release(&mut self.pool);
+                    continue;
+                }
+                if !offloads.checksum {
+                    offload::complete_checksum(&mut frame, &self.pool);
+                }
             }
             match card {
                 // A full card drops: what it drops is sent again by those who care.
@@ -196,6 +204,7 @@ mod tests {
     struct Wire {
         received: VecDeque<Frame>,
         sent: Vec<Vec<u8>>,
+        offloads: Offloads,
     }
 
     #[derive(Clone, Default)]
@@ -209,7 +218,7 @@ mod tests {
             true
         }
         fn offloads(&self) -> Offloads {
-            Offloads::default()
+            self.0.borrow().offloads
         }
         fn transmit(&mut self, frame: Frame, pool: &mut Pool) -> Result<(), Frame> {
             self.0.borrow_mut().sent.push(bytes(&frame, pool));
@@ -237,6 +246,7 @@ mod tests {
                 checksum: true,
                 segment_ipv4: true,
                 segment_ipv6: true,
+                longest: 1 << 16,
             })
         }
         fn deliver(&mut self, port: Port, frame: Frame, pool: &mut Pool) {
@@ -313,5 +323,45 @@ mod tests {
         assert_eq!(sent, [1502, 1502, 1158]);
         assert_eq!(domains.0[0].1.len(), 4054, "the other domain takes it whole");
         assert_eq!(fabric.pool.available(), 64);
+    }
+
+    #[test]
+    fn a_card_gets_no_frame_that_it_cannot_take() {
+        let (mut fabric, card, mut domains) = bench();
+        let everything = Offloads {
+            checksum: true,
+            segment_ipv4: true,
+            segment_ipv6: true,
+            ..Offloads::default()
+        };
+        card.0.borrow_mut().offloads = everything;
+        let gso = |size| Offload {
+            checksum_blank: true,
+            segment: Some(Segmentation { size, ipv6: false }),
+            ..Default::default()
+        };
+        let mut unknown = ethernet(0x0b, 0x0a);
+        unknown.resize(4000, 0);
+        let large = tcp_frame(&[9; 4000]);
+        let cases: [(Vec<u8>, Offload, &[usize]); 5] = [
+            // Longer than the network's frames, and nobody may cut it.
+            (large.clone(), Offload::default(), &[]),
+            // Nobody knows how to cut it.
+            (unknown, gso(1448), &[]),
+            // As it should be: the card cuts it.
+            (large.clone(), gso(1448), &[4054]),
+            // Its segments are too long, or its payload is none.
+            (large, gso(3000), &[1054]),
+            (tcp_frame(&[]), gso(1448), &[54]),
+        ];
+        for (bytes, offload, expected) in cases {
+            card.0.borrow_mut().sent.clear();
+            let mut sending = frame(&mut fabric.pool, &bytes);
+            sending.offload = offload;
+            fabric.deliver(Port(1), sending, &mut domains);
+            let sent: Vec<usize> = card.0.borrow().sent.iter().map(Vec::len).collect();
+            assert_eq!(sent, expected);
+            assert_eq!(fabric.pool.available(), 64);
+        }
     }
 }

@@ -55,7 +55,7 @@ fn run(system: System) -> Result<Infallible, Failure> {
         }
         // What came before the cards could interrupt again is not announced, so look once more.
         fabric.rearm();
-        if fabric.receive(&mut network, now) || network.final_check()? {
+        if fabric.receive(&mut network, now) || network.final_check(&fabric.pool)? {
             network.flush(&mut fabric.pool)?;
             continue;
         }

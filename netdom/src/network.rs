@@ -10,8 +10,8 @@ use unikernel_rt::{
 
 use crate::{
     fabric::{Endpoints, Fabric},
-    frame::{Frame, Piece},
-    interface::{Interface, Interfaces, packet},
+    frame::{Frame, MOST_PIECES, Piece},
+    interface::{Departed, Interface, Interfaces, packet},
     nic::Offloads,
     pool::Pool,
     stack::Stack,
@@ -53,21 +53,27 @@ impl Network {
         Ok(any)
     }
 
-    /// Hands the domains what waits for them. Answers whether anything went.
+    /// Hands the domains what waits for them, and notifies those that are to look at their rings. Answers whether anything went.
     pub fn flush(&mut self, pool: &mut Pool) -> Result<bool, StoreError> {
-        self.each(|interface, grants| interface.flush(grants, pool))
+        self.each(|interface, grants| {
+            let any = interface.flush(grants, pool);
+            interface.notify();
+            any
+        })
     }
 
     /// Before a wait: whether a domain has given work meanwhile.
-    pub fn final_check(&mut self) -> Result<bool, StoreError> {
-        self.each(|interface, _| interface.final_check())
+    pub fn final_check(&mut self, pool: &Pool) -> Result<bool, StoreError> {
+        self.each(|interface, _| interface.final_check(pool))
     }
 
     /// Lets go of the interfaces whose frontends left.
     pub fn bury(&mut self, fabric: &mut Fabric) {
-        for interface in core::mem::take(&mut self.bus.backend().gone) {
-            fabric.remove(interface.port());
-            interface.close(&mut fabric.pool);
+        for Departed { port, frames } in core::mem::take(&mut self.bus.backend().gone) {
+            fabric.remove(port);
+            for frame in frames {
+                frame.release(&mut fabric.pool);
+            }
         }
     }
 
@@ -123,8 +129,14 @@ impl Endpoints for Network {
                 checksum,
                 segment_ipv4,
                 segment_ipv6,
+                ..
             } = features.offloads;
             Offloads {
+                longest: if features.scatter {
+                    MOST_PIECES * PAGE_SIZE
+                } else {
+                    PAGE_SIZE
+                },
                 checksum,
                 segment_ipv4: segment_ipv4 && features.scatter,
                 segment_ipv6: segment_ipv6 && features.scatter,

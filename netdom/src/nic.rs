@@ -4,15 +4,32 @@ use thiserror::Error;
 
 use crate::{frame::Frame, pool::Pool};
 
-/// Work on frames that a card does by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The longest frame, without its check sequence, of a network that was told nothing else: an MTU of 1500, and a VLAN tag.
+pub const LONGEST: usize = 1518;
+
+/// Work on frames that a card, or whoever else has a port, does by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offloads {
+    /// The longest frame that it takes, apart from those that it cuts.
+    pub longest: usize,
     /// Completes transport checksums of TCP and UDP over IPv4 and IPv6.
     pub checksum: bool,
     /// Cuts large TCP frames over IPv4.
     pub segment_ipv4: bool,
     /// Cuts large TCP frames over IPv6.
     pub segment_ipv6: bool,
+}
+
+impl Default for Offloads {
+    /// None.
+    fn default() -> Self {
+        Self {
+            longest: LONGEST,
+            checksum: false,
+            segment_ipv4: false,
+            segment_ipv6: false,
+        }
+    }
 }
 
 /// Why a card cannot be used.

@@ -64,6 +64,27 @@ fn add_frame(mut sum: u32, frame: &Frame, pool: &Pool, skip: usize) -> u32 {
     sum
 }
 
+/// The shortest segments that a card is asked to make: what any TCP sends.
+const SHORTEST_SEGMENT: usize = 64;
+
+/// Whether a card can be given a frame as it is: one that is to be cut must be understood, have something to cut, and become frames
+/// that the network takes.
+pub fn is_sound(frame: &Frame, pool: &Pool, longest: usize) -> bool {
+    let Some(segmentation) = frame.offload.segment else {
+        return true;
+    };
+    let mut start = [0; headers::ENOUGH];
+    let length = frame.copy_out(pool, &mut start);
+    let size = usize::from(segmentation.size);
+    Headers::find(&start[..length]).is_some_and(|found| {
+        found.tcp
+            && found.ipv4 != segmentation.ipv6
+            && frame.length() > found.payload
+            && size >= SHORTEST_SEGMENT
+            && found.payload + size <= longest
+    })
+}
+
 /// Cuts a large TCP frame into segments with complete checksums. Nothing comes out if its headers are not understood; when the pool runs dry the rest is
 /// lost, as on a full wire.
 pub fn segment(frame: Frame, pool: &mut Pool) -> Vec<Frame> {

@@ -16,6 +16,7 @@ use crate::switch::Address;
 
 /// Frames that wait for the stack; more are dropped.
 const WAITING: usize = 32;
+/// Of its own frames, with their Ethernet header.
 const MTU: usize = 1514;
 
 /// Where the address comes from: the option `address` of the manifest.

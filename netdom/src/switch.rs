@@ -15,7 +15,7 @@ pub type Address = [u8; 6];
 
 /// A port of the bridge: a card, a domain's interface, or netdom's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Port(pub u16);
+pub struct Port(pub u64);
 
 /// Where a frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use virtio_drivers::{Hal, device::net::VirtIONetRaw, transport::Transport};
 
 use crate::{
     frame::{Frame, MOST_PIECES, Offload, Piece},
-    nic::{Nic, Offloads},
+    nic::{LONGEST, Nic, Offloads},
     pool::{Page, Pool},
 };
 
@@ -21,8 +21,6 @@ const QUEUE: usize = 128;
 const BUFFER: usize = 2048;
 /// Room for the crate's header, of either form.
 const HEADER: usize = 12;
-/// The longest frame without a check sequence that is sent: an MTU of 1500 with a VLAN tag.
-const LONGEST: usize = 1518;
 
 /// A card in use.
 pub struct VirtioNet<H: Hal, T: Transport> {

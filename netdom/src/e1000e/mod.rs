@@ -9,7 +9,7 @@ pub mod registers;
 
 use crate::{
     frame::Frame,
-    nic::{Error, Nic, Offloads},
+    nic::{Error, LONGEST, Nic, Offloads},
     pool::Pool,
 };
 use queues::{ReceiveQueue, TransmitQueue};
@@ -17,6 +17,9 @@ use registers::{self as register, Registers};
 
 /// Descriptors in a ring that one page holds.
 pub const RING: usize = 256;
+
+/// Descriptors that frames which were perhaps sent may hold while nobody is told.
+const SILENT: usize = RING / 8;
 
 /// Memory for a ring: one page, and where the card finds it.
 pub struct RingMemory {
@@ -91,7 +94,12 @@ impl<R: Registers> E1000e<R> {
         registers.write(register::TIPG, register::TIPG_RUN);
         registers.write(register::RXCSUM, register::RXCSUM_RUN);
         registers.write(register::IVAR, register::IVAR_ALL_TO_VECTOR_0);
-        registers.write(register::EIAC, register::INTERRUPT_RECEIVE);
+        registers.write(register::EITR, register::EITR_RUN);
+        // A cause that was announced is cleared and masked by that, until `rearm`.
+        registers.write(
+            register::EIAC,
+            register::INTERRUPT_RECEIVE | register::INTERRUPT_TRANSMIT,
+        );
         registers.write(register::TCTL, register::TCTL_RUN);
         registers.write(register::RCTL, register::RCTL_RUN);
 
@@ -128,6 +136,7 @@ impl<R: Registers> Nic for E1000e<R> {
 
     fn offloads(&self) -> Offloads {
         Offloads {
+            longest: LONGEST,
             checksum: true,
             segment_ipv4: true,
             segment_ipv6: true,
@@ -162,9 +171,17 @@ impl<R: Registers> Nic for E1000e<R> {
     }
 
     fn rearm(&mut self) {
-        // Received frames alone: sent ones are reclaimed by the next turn, and a cause that nobody clears (a change of the link) would be
-        // announced again by each of these writes.
-        self.registers.write(register::IMS, register::INTERRUPT_RECEIVE);
+        // No cause but these two: one that nobody clears (a change of the link) would be announced again by each of these writes.
+        let both = register::INTERRUPT_RECEIVE | register::INTERRUPT_TRANSMIT;
+        // What came while interrupts were masked would be announced at once. Who calls looks once more, and finds it.
+        self.registers.write(register::ICR, both);
+        // Sent frames are reclaimed by the next turn, and worth an interrupt only if they hold many pages.
+        let causes = if self.transmit.held() > SILENT {
+            both
+        } else {
+            register::INTERRUPT_RECEIVE
+        };
+        self.registers.write(register::IMS, causes);
     }
 }
 

@@ -40,9 +40,14 @@ impl TransmitQueue {
         }
     }
 
+    /// Descriptors that the card has, or has had.
+    pub(super) fn held(&self) -> usize {
+        (self.next + RING - self.oldest) % RING
+    }
+
     fn free(&self) -> usize {
         // One stays empty, or a full ring would look empty.
-        RING - 1 - (self.next + RING - self.oldest) % RING
+        RING - 1 - self.held()
     }
 
     pub(super) fn has_room(&self, frame: &Frame) -> bool {
@@ -93,7 +98,7 @@ impl TransmitQueue {
 
     pub(super) fn reclaim(&mut self, pool: &mut Pool) {
         let mut at = self.oldest;
-        for _ in 0..(self.next + RING - self.oldest) % RING {
+        for _ in 0..self.held() {
             if self.frames[at].is_some() {
                 let done = self
                     .ring

@@ -24,6 +24,7 @@ pub const IMS: u32 = 0x00d0;
 pub const IMC: u32 = 0x00d8;
 pub const EIAC: u32 = 0x00dc;
 pub const IVAR: u32 = 0x00e4;
+pub const EITR: u32 = 0x00e8;
 pub const RCTL: u32 = 0x0100;
 pub const TCTL: u32 = 0x0400;
 pub const TIPG: u32 = 0x0410;
@@ -45,9 +46,13 @@ pub const RAH: u32 = 0x5404;
 pub const RAH_VALID: u32 = 1 << 31;
 
 pub const INTERRUPT_RECEIVE: u32 = 1 << 20;
+pub const INTERRUPT_TRANSMIT: u32 = 1 << 22;
 
 /// Every cause goes to MSI-X vector 0: receive (bits 0–3), transmit (8–11), other (16–19), each with its valid bit.
 pub const IVAR_ALL_TO_VECTOR_0: u32 = 0x0008_0808;
+
+/// At most an interrupt each 100 microseconds, in units of 256 ns; the first one after a pause comes at once.
+pub const EITR_RUN: u32 = 100_000 / 256;
 
 /// Receiver on; broadcast and, since the switch decides, everything else accepted; 2048-byte buffers; the check sequence stripped.
 pub const RCTL_RUN: u32 = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 15 | 1 << 26;

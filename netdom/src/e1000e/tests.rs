@@ -254,3 +254,24 @@ fn a_length_beyond_the_buffer_drops_the_frame() {
     assert_eq!(frame.length(), 60);
     frame.release(&mut pool);
 }
+
+#[test]
+fn sent_frames_are_announced_only_when_they_hold_many_pages() {
+    let (card, mut driver, mut pool) = bench();
+    let armed = |driver: &mut E1000e<Window>| {
+        driver.rearm();
+        card.register(register::IMS) as u32 & register::INTERRUPT_TRANSMIT != 0
+    };
+    for _ in 0..SILENT {
+        let frame = frame(&mut pool, &[&[1; 60]], Offload::default());
+        driver.transmit(frame, &mut pool).unwrap();
+    }
+    assert!(!armed(&mut driver));
+    let one_more = frame(&mut pool, &[&[1; 60]], Offload::default());
+    driver.transmit(one_more, &mut pool).unwrap();
+    assert!(armed(&mut driver));
+    driver.kick();
+    card.sends();
+    driver.reclaim(&mut pool);
+    assert!(!armed(&mut driver));
+}

@@ -11,19 +11,19 @@ use unikernel_rt::{
     xenbus::{Attach, Backend, Device, DeviceError},
 };
 
-use super::{Features, Interface};
+use super::{Departed, Features, Interface};
 use crate::{nic::Offloads, switch::Port};
 
 /// Hands out the switch's ports.
 #[derive(Default)]
 pub struct PortNumbers {
-    next: u16,
+    next: u64,
 }
 
 impl PortNumbers {
-    /// A number that was not handed out before. They run out only after 65535 connections; then old ones come again.
+    /// A number that was not handed out before.
     pub fn take(&mut self) -> Port {
-        self.next = self.next.wrapping_add(1);
+        self.next += 1;
         Port(self.next)
     }
 }
@@ -35,7 +35,7 @@ pub struct Interfaces {
     /// Numbers for the interfaces to come.
     pub ports: PortNumbers,
     /// Interfaces whose frontend left: their ports and frames are to be let go.
-    pub gone: Vec<Interface>,
+    pub gone: Vec<Departed>,
 }
 
 impl Interfaces {
@@ -98,6 +98,7 @@ impl Backend for Interfaces {
                 checksum: !device.peer_has("feature-no-csum-offload")?,
                 segment_ipv4: device.peer_has("feature-gso-tcpv4")?,
                 segment_ipv6: device.peer_has("feature-gso-tcpv6")?,
+                ..Offloads::default()
             },
         };
         if attach == Attach::Resume {
@@ -113,12 +114,14 @@ impl Backend for Interfaces {
             receive,
             features,
             waiting: Default::default(),
+            held: 0,
+            must_notify: false,
             dropped: 0,
         })
     }
 
     fn disconnect(&mut self, device: &Device, connection: Interface) {
         log::info!("{}: disconnected", device.id);
-        self.gone.push(connection);
+        self.gone.push(connection.end());
     }
 }

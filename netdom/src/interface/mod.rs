@@ -32,8 +32,11 @@ use crate::{
 };
 use packet::{Packet, TransmitRing};
 
-/// Frames that wait for a domain which gives no pages to receive into; more are dropped, oldest last.
+/// Frames that wait for a domain which gives no pages to receive into, and pages that they hold; more are dropped, oldest last.
 const WAITING: usize = 256;
+const MOST_HELD: usize = 256;
+/// Pages that frames for a domain may hold even when others have left few.
+const GUARANTEED: usize = 32;
 /// Packets taken off a ring in one turn, so that no domain holds up the others.
 const BUDGET: usize = 64;
 /// What does not fit a structure of either kind.
@@ -57,8 +60,20 @@ pub struct Interface {
     receive: BackRing<NetifRxRequest, ReceiveSlot>,
     features: Features,
     waiting: VecDeque<Frame>,
+    /// Pages of the frames that wait.
+    held: usize,
+    /// The domain is to be notified at the end of the turn.
+    must_notify: bool,
     /// Frames dropped because the domain gave no pages.
     pub dropped: u64,
+}
+
+/// What is left of an interface whose frontend is gone, for those who have the switch and the pool.
+pub struct Departed {
+    /// The port that it had at the switch.
+    pub port: Port,
+    /// The frames that waited for its domain.
+    pub frames: VecDeque<Frame>,
 }
 
 impl Interface {
@@ -82,7 +97,7 @@ impl Interface {
         let mut packets = Vec::new();
         for _ in 0..BUDGET {
             // Room for the largest packet must be there before one is taken: what is taken is answered.
-            if pool.available() < (packets.len() + 1) * MOST_PIECES {
+            if !has_room(pool, packets.len()) {
                 break;
             }
             match packet::next(&mut self.transmit)? {
@@ -120,9 +135,7 @@ impl Interface {
                 None => {}
             }
         }
-        if self.transmit.publish()? {
-            self.channel.notify();
-        }
+        self.must_notify |= self.transmit.publish()?;
         Ok(true)
     }
 
@@ -142,11 +155,19 @@ impl Interface {
 
     /// Queues a frame for the domain. It owes no work beyond [`Features::offloads`].
     pub fn deliver(&mut self, frame: Frame, pool: &mut Pool) {
-        // The pool is for everyone: a domain that does not read may not hold more than a part of it.
-        if self.waiting.len() >= WAITING || pool.available() < pool.size() / 4 {
+        // The pool is for everyone: a domain that does not read may hold no more than a part of it, and cannot take from the others
+        // what each needs to go on.
+        let limit = if pool.available() < pool.size() / 4 {
+            GUARANTEED
+        } else {
+            MOST_HELD
+        };
+        let held = self.held + frame.pieces.len();
+        if self.waiting.len() >= WAITING || held > limit {
             self.dropped += 1;
             frame.release(pool);
         } else {
+            self.held = held;
             self.waiting.push_back(frame);
         }
     }
@@ -164,6 +185,7 @@ impl Interface {
                 requests.extend(self.receive.pop()?);
             }
             if let Some(frame) = self.waiting.pop_front() {
+                self.held -= frame.pieces.len();
                 going.push((frame, requests));
             }
         }
@@ -189,9 +211,7 @@ impl Interface {
             self.announce(&frame, &requests, failed)?;
             frame.release(pool);
         }
-        if self.receive.publish()? {
-            self.channel.notify();
-        }
+        self.must_notify |= self.receive.publish()?;
         Ok(true)
     }
 
@@ -254,21 +274,37 @@ impl Interface {
         Ok(())
     }
 
-    /// Before a wait: asks to be notified, and answers whether there is work already.
-    pub fn final_check(&mut self) -> Result<bool, packet::Error> {
-        let sent = self.transmit.final_check()?;
+    /// At the end of a turn: has the domain look at its rings, once for all that was put there.
+    pub fn notify(&mut self) {
+        if core::mem::take(&mut self.must_notify) {
+            self.channel.notify();
+        }
+    }
+
+    /// Before a wait: asks to be notified, and answers whether there is work that can be done already.
+    pub fn final_check(&mut self, pool: &Pool) -> Result<bool, packet::Error> {
+        // Without pages nothing can be taken; whoever gives pages back (a card that has sent, a domain that reads) wakes us.
+        let sent = self.transmit.final_check()? && has_room(pool, 0);
         // Fresh pages matter only to frames that wait for them.
-        let given = !self.waiting.is_empty() && {
-            let needed = self.waiting.front().map_or(0, receive_slots);
-            self.receive.final_check()? && self.receive.available()? as usize >= needed
+        let given = match self.waiting.front() {
+            Some(frame) => self.receive.final_check_for(receive_slots(frame) as u32)?,
+            None => false,
         };
         Ok(sent || given)
     }
 
-    /// Lets go of what it holds.
-    pub fn close(self, pool: &mut Pool) {
-        self.waiting.into_iter().for_each(|frame| frame.release(pool));
+    /// Ends it: its rings are unmapped and its event channel is closed when this returns.
+    fn end(self) -> Departed {
+        Departed {
+            port: self.port,
+            frames: self.waiting,
+        }
     }
+}
+
+/// Whether the pool has room for the largest packet behind as many others that were taken.
+fn has_room(pool: &Pool, taken: usize) -> bool {
+    pool.available() >= (taken + 1) * MOST_PIECES
 }
 
 /// Slots that a frame takes in a receive ring.

@@ -50,6 +50,8 @@ impl Bench {
                 receive: BackRing::attach(receive).unwrap(),
                 features: Features::default(),
                 waiting: VecDeque::new(),
+                held: 0,
+                must_notify: false,
                 dropped: 0,
             },
             pool: Pool::new(SharedMemory::allocate(128).unwrap(), 0),
@@ -281,9 +283,62 @@ fn frames_wait_for_pages_and_then_drop() {
     }
     assert!(!bench.interface.flush(&bench.grants, &mut bench.pool).unwrap());
     assert_eq!(bench.interface.dropped, 120 - 96);
-    assert!(!bench.interface.final_check().unwrap());
+    assert!(!bench.interface.final_check(&bench.pool).unwrap());
     let _pages = bench.gives_pages(2);
-    assert!(bench.interface.final_check().unwrap());
+    assert!(bench.interface.final_check(&bench.pool).unwrap());
     assert!(bench.interface.flush(&bench.grants, &mut bench.pool).unwrap());
     assert_eq!(bench.received().len(), 2);
+}
+
+#[test]
+fn a_large_frame_hears_of_every_page_until_it_fits() {
+    let mut bench = Bench::new();
+    let _one = bench.gives_pages(1);
+    bench.deliver(&[7; 9000], Offload::default());
+    for _ in 0..2 {
+        assert!(!bench.interface.flush(&bench.grants, &mut bench.pool).unwrap());
+        assert!(!bench.interface.final_check(&bench.pool).unwrap());
+        let (_, gref) = bench.grant(0);
+        bench
+            .receive
+            .push(&NetifRxRequest { id: 0, gref, pad: 0 })
+            .unwrap();
+        assert!(bench.receive.publish().unwrap(), "netdom sleeps");
+    }
+    assert!(bench.interface.final_check(&bench.pool).unwrap());
+    assert!(bench.interface.flush(&bench.grants, &mut bench.pool).unwrap());
+}
+
+#[test]
+fn an_empty_pool_is_waited_for_and_not_polled() {
+    let mut bench = Bench::new();
+    let (_memory, gref) = bench.grant(1);
+    bench.sends(NetifTxRequest {
+        gref,
+        offset: 0,
+        flags: 0,
+        id: 1,
+        size: 60,
+    });
+    let taken: Vec<_> = core::iter::from_fn(|| bench.pool.allocate()).collect();
+    assert!(bench.collect().is_empty());
+    assert!(!bench.interface.final_check(&bench.pool).unwrap());
+    taken.into_iter().for_each(|page| bench.pool.free(page));
+    assert!(bench.interface.final_check(&bench.pool).unwrap());
+    assert_eq!(bench.collect().len(), 1);
+}
+
+#[test]
+fn a_domain_that_does_not_read_leaves_the_others_their_share() {
+    let mut idle = Bench::new();
+    for _ in 0..128 - 18 {
+        idle.deliver(&[7; 60], Offload::default());
+    }
+    let mut other = Bench::new();
+    core::mem::swap(&mut idle.pool, &mut other.pool);
+    assert!(other.pool.available() <= other.pool.size() / 4);
+    for _ in 0..8 {
+        other.deliver(&[7; 60], Offload::default());
+    }
+    assert_eq!((idle.interface.dropped > 0, other.interface.dropped), (true, 0));
 }
