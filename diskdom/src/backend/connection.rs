@@ -24,6 +24,8 @@ use crate::volume::{Disks, Volume};
 const BUDGET: usize = 64;
 /// Grants that stay mapped: a ring of 32 requests with 32 pages each, and their indirect pages.
 const MAX_PERSISTENT: usize = 32 * 33;
+/// Pages of requests that are under way, beyond which no request is taken: what a frontend names costs memory of ours.
+const MAX_PAGES: usize = 4096;
 
 /// A connection to a frontend.
 pub struct Connection {
@@ -46,6 +48,8 @@ pub struct Connection {
     /// The sequence numbers of those with a step to submit.
     waiting: VecDeque<u32>,
     in_flight: usize,
+    /// Pages of the requests that are not answered.
+    pub(super) pages: usize,
     pub(super) log: LogLimit,
 }
 
@@ -74,6 +78,7 @@ impl Connection {
             first: 0,
             waiting: VecDeque::new(),
             in_flight: 0,
+            pages: 0,
             log: LogLimit::default(),
         })
     }
@@ -141,11 +146,13 @@ impl Connection {
         Ok(self.ring.final_check()?)
     }
 
-    /// Whether the newest request must end before another one is taken.
+    /// Whether a request must end before another one is taken: the newest, or any because they hold so many pages.
     fn holds_back(&self) -> bool {
-        self.pending
-            .back()
-            .is_some_and(|last| last.exclusive && !last.is_done())
+        self.pages >= MAX_PAGES
+            || self
+                .pending
+                .back()
+                .is_some_and(|last| last.exclusive && !last.is_done())
     }
 
     /// Takes requests off the ring; answers how many.
@@ -288,6 +295,7 @@ impl Connection {
         self.first = self.first.wrapping_add(count as u32);
         let mut mappings = core::mem::take(&mut self.discarded);
         for pending in &mut answered {
+            self.pages -= pending.pages;
             mappings.append(&mut self.take_grants(pending));
         }
         // Once the response is there, the frontend may end its grants.

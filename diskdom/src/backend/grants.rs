@@ -36,6 +36,8 @@ impl Connection {
         } else {
             Access::ReadOnly
         };
+        pending.pages = segments.len();
+        self.pages += segments.len();
         for (index, segment) in segments.iter().enumerate() {
             let reference = GrantRef(segment.gref);
             let offset = u64::from(segment.first_sect) * BLKIF_SECTOR_SIZE as u64;

@@ -49,6 +49,8 @@ pub struct BlockBackend {
     clock: Rc<dyn Pause>,
     /// The number of the next connection: the upper half of its requests' tags.
     next_number: u32,
+    /// Counts the turns: who works first changes from one to the next, so that nobody has every free place of a disk.
+    turns: usize,
     /// Completions that nobody has looked at yet.
     completions: Vec<Completion>,
 }
@@ -62,6 +64,7 @@ impl BlockBackend {
             grants,
             clock,
             next_number: 0,
+            turns: 0,
             completions: Vec::new(),
         }
     }
@@ -137,6 +140,10 @@ pub fn turn(bus: &mut BackendBus<BlockBackend>) -> Result<bool, StoreError> {
     let mut completions = core::mem::take(&mut backend.completions);
     backend.disks.poll(now, &mut completions);
     let (mut more, mut broken) = (false, Vec::new());
+    let mut connections: Vec<_> = connections.collect();
+    backend.turns = backend.turns.wrapping_add(1);
+    let first = backend.turns % connections.len().max(1);
+    connections.rotate_left(first);
     for (id, connection) in connections {
         for completion in &completions {
             if connection.owns(completion.tag) {

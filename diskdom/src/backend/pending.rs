@@ -32,6 +32,8 @@ pub(super) struct Pending {
     pub(super) sector: u64,
     pub(super) sectors: u64,
     pub(super) segments: Vec<Segment>,
+    /// Pages that the frontend named: what counts against the connection's bound.
+    pub(super) pages: usize,
     /// Grants that stay mapped, in use by this request.
     pub(super) persistent: Vec<GrantRef>,
     /// Grants that are mapped for this request.
@@ -51,6 +53,7 @@ impl Pending {
             sector: 0,
             sectors: 0,
             segments: Vec::new(),
+            pages: 0,
             persistent: Vec::new(),
             mappings: Vec::new(),
             progress: Progress::Done(BLKIF_RSP_OKAY),

@@ -386,6 +386,75 @@ fn a_disk_without_room_is_waited_for() {
 }
 
 #[test]
+fn a_full_disk_is_shared() {
+    let mut server = Server::new(MemoryDisk::new(512));
+    let mut guests = [5, 6].map(|id| Guest::new(&server, id, "nvme0", "w"));
+    server.start();
+    for guest in &mut guests {
+        guest.connect(&mut server, false);
+    }
+    server.disk.state.borrow_mut().room = 1;
+    for guest in &mut guests {
+        let (_page, reference) = guest.page(Access::ReadWrite);
+        for sector in 0..32 {
+            guest.request(BLKIF_OP_READ, sector * 8, &[reference]);
+        }
+    }
+    for _ in 0..32 {
+        turn(server.bus()).unwrap();
+    }
+    let [first, second] = guests.map(|mut guest| guest.responses().len());
+    assert!(
+        first.abs_diff(second) <= 1 && first + second > 30,
+        "{first} {second}"
+    );
+}
+
+#[test]
+fn a_frontend_that_names_many_pages_waits_for_its_own_requests() {
+    let mut server = Server::new(MemoryDisk::new(2048));
+    let mut guest = Guest::new(&server, 5, "nvme0", "w");
+    server.start();
+    server.settle();
+    guest.offer(16, false);
+    server.settle();
+    guest.put("state", 4);
+    server.settle();
+    let (_page, reference) = guest.page(Access::ReadWrite);
+    let (list, list_reference) = guest.page(Access::ReadOnly);
+    for index in 0..256 {
+        let segment = BlkifRequestSegment {
+            gref: reference.0,
+            first_sect: 0,
+            last_sect: 7,
+            ..Default::default()
+        };
+        list.write(index * 8, &segment).unwrap();
+    }
+    let mut request = BlkifRequestIndirect {
+        operation: BLKIF_OP_INDIRECT,
+        indirect_op: BLKIF_OP_WRITE,
+        nr_segments: 256,
+        sector_number: 0,
+        ..Default::default()
+    };
+    request.indirect_grefs[0] = list_reference.0;
+    for _ in 0..40 {
+        guest.push(request.into());
+    }
+    server.disk.state.borrow_mut().automatic = false;
+    for _ in 0..10 {
+        turn(server.bus()).unwrap();
+    }
+    assert_eq!(server.grants.mapped_pages(), 16 + 4096);
+    server.disk.state.borrow_mut().automatic = true;
+    for _ in 0..10 {
+        turn(server.bus()).unwrap();
+    }
+    assert_eq!(guest.responses().len(), 40);
+}
+
+#[test]
 fn notifications_are_suppressed_both_ways() {
     let (mut server, mut guest) = connected(MemoryDisk::new(512), "w", false);
     let (_page, reference) = guest.page(Access::ReadWrite);
