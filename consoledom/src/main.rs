@@ -35,6 +35,9 @@ const COM1_GSI: u32 = 4;
 const SEND_PERIOD: Duration = Duration::from_millis(1);
 /// The prompt comes after this long even if the appliance is not up: an operator must be able to see why.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Reads of the log, and keys, in one turn.
+const LOG_READS: usize = 64;
+const KEYS: usize = 256;
 const REQUEST: &str = "/atoll/operator/request";
 const REPLY: &str = "/atoll/operator/reply";
 const READY: &str = "/atoll/ready";
@@ -105,18 +108,20 @@ impl Machine {
     }
 }
 
-/// Moves what is new in the log to the session.
-fn read_log(control: &dyn atoll::Control, position: &mut u64, session: &mut Session) {
+/// Moves what is new in the log to the session, so much that a domain that logs without end does not keep it. Answers whether
+/// there may be more.
+fn read_log(control: &dyn atoll::Control, position: &mut u64, session: &mut Session) -> bool {
     let mut buffer = [0; 1024];
-    loop {
+    for _ in 0..LOG_READS {
         match control.read_log(*position, &mut buffer) {
             Ok((next, length)) if length > 0 => {
                 *position = next;
                 session.logged(&buffer[..length]);
             }
-            _ => return,
+            _ => return false,
         }
     }
+    true
 }
 
 fn run(system: System) -> Result<Infallible, Failure> {
@@ -128,7 +133,7 @@ fn run(system: System) -> Result<Infallible, Failure> {
     let mut uart = Uart::open(Com1);
     // What the hypervisor has shown on the port already is kept for `dmesg`, and not shown again.
     let mut position = 0;
-    read_log(&*system.control, &mut position, &mut session);
+    let _ = (0..LOG_READS).find(|_| !read_log(&*system.control, &mut position, &mut session));
     while session.terminal().take().is_some() {}
     let _log_channel = match &uart {
         Some(_) => Some(Channel::bind_virq(&system.events, VIRQ_CON_RING)?),
@@ -176,11 +181,11 @@ fn run(system: System) -> Result<Infallible, Failure> {
         machine
             .domains
             .serve(|domain, bytes| session.printed(domain, bytes));
-        read_log(&*machine.control, &mut position, &mut session);
+        let mut more = read_log(&*machine.control, &mut position, &mut session);
         if let Some(uart) = &mut uart {
-            while let Some(key) = uart.receive() {
-                session.key(key, &mut machine);
-            }
+            // A port that is gone reads as one that always has a key.
+            let keys = core::iter::from_fn(|| uart.receive()).take(KEYS);
+            more |= keys.map(|key| session.key(key, &mut machine)).count() == KEYS;
             uart.send(|| session.terminal().take());
         }
         // Keys that just came go to their rings before the wait.
@@ -193,7 +198,11 @@ fn run(system: System) -> Result<Infallible, Failure> {
         {
             interrupt.acknowledge();
         }
-        fired = system.events.wait(deadline(&system, &mut session, give_up));
+        fired = if more {
+            system.events.poll()
+        } else {
+            system.events.wait(deadline(&system, &mut session, give_up))
+        };
     }
 }
 
