@@ -66,7 +66,7 @@ struct Controllers {
 
 impl Controllers {
     fn nvme(&mut self, name: &str, function: &Function) -> Result<(), String> {
-        function.enable(Command::MEMORY | Command::BUS_MASTER | Command::INTERRUPT_DISABLE);
+        function.enable(Command::MEMORY | Command::INTERRUPT_DISABLE);
         let registers = function
             .map_bar(NVME_BAR)
             .ok_or("its registers have no address")?;
@@ -75,7 +75,7 @@ impl Controllers {
             Ok(interrupt) => core::mem::forget(interrupt),
             Err(error) => self.without_interrupt(name, error),
         }
-        let disks = nvme::start(name, registers, cut_off(function), self.clock.clone())
+        let disks = nvme::start(name, registers, access(function), self.clock.clone())
             .map_err(|error| error.to_string())?;
         if disks.is_empty() {
             log::warn!("{name} has no namespace that can be used");
@@ -120,6 +120,18 @@ impl Controllers {
         log::warn!("{name} has no interrupt ({error}); it is polled");
         self.interrupts = false;
     }
+}
+
+/// Allows a controller to reach memory, or ends that.
+fn access(function: &Function) -> Box<dyn Fn(bool)> {
+    let function = function.clone();
+    Box::new(move |allowed| {
+        if allowed {
+            function.enable(Command::BUS_MASTER);
+        } else {
+            function.disable(Command::BUS_MASTER);
+        }
+    })
 }
 
 /// Ends a controller's access to memory.

@@ -15,6 +15,7 @@ use crate::virtio::UnikernelHal;
 const VENDOR_CAPABILITY: u8 = 0x09;
 const COMMON_CONFIGURATION: u8 = 1;
 /// Registers of the common configuration (virtio 1.2, 4.1.4.3).
+const DEVICE_STATUS: usize = 0x14;
 const QUEUE_SELECT: usize = 0x16;
 const QUEUE_MSIX_VECTOR: usize = 0x1a;
 
@@ -60,8 +61,11 @@ pub struct Routing {
 impl VirtioFunction {
     /// Enables the function and finds its structures.
     pub fn open(function: &Function) -> Result<Self, VirtioPciError> {
-        function.enable(Command::MEMORY | Command::BUS_MASTER);
+        function.enable(Command::MEMORY);
         let routing = Routing::find(function).ok_or(VirtioPciError::MissingCommonConfig)?;
+        // Not before the reset: the queues of a predecessor may lie in memory that is ours by now.
+        routing.reset();
+        function.enable(Command::BUS_MASTER);
         let address = function.address();
         let place = DeviceFunction {
             bus: address.bus(),
@@ -87,6 +91,18 @@ impl Routing {
             .checked_add(QUEUE_MSIX_VECTOR + 2)
             .filter(|&end| end <= bar.length() && offset.is_multiple_of(4))?;
         Some(Self { bar, offset })
+    }
+
+    /// Resets the device, and waits for it a while: one that never finishes is refused by the driver, which resets it as well.
+    fn reset(&self) {
+        const LOOKS: u32 = 1_000_000;
+        self.bar.write8(self.offset + DEVICE_STATUS, 0);
+        for _ in 0..LOOKS {
+            if self.bar.read8(self.offset + DEVICE_STATUS) == 0 {
+                return;
+            }
+            core::hint::spin_loop();
+        }
     }
 
     /// Gives `queues` queues the MSI-X entry 0, bound to a port. Call it after the driver's `new`: its reset forgets vectors.

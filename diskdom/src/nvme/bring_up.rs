@@ -88,11 +88,11 @@ pub enum NvmeError {
 }
 
 /// Starts a controller and answers its disks, in the order of the namespaces. A namespace that cannot be a disk is reported and
-/// left out. `cut_off` must end the controller's access to memory. The controller's interrupt should be bound before.
+/// left out. `access` allows the controller to reach memory, or ends that. The controller's interrupt should be bound before.
 pub fn start<R: Registers>(
     name: &str,
     registers: R,
-    cut_off: Box<dyn Fn()>,
+    access: Box<dyn Fn(bool)>,
     clock: Rc<dyn Pause>,
 ) -> Result<Vec<NamespaceDisk<R>>, NvmeError> {
     let capabilities = Capabilities::read(&registers).ok_or(NvmeError::Absent)?;
@@ -115,7 +115,7 @@ pub fn start<R: Registers>(
     let entries = capabilities.max_entries.min(IO_ENTRIES.into()) as u16;
     let admin = QueuePair::allocate(ADMIN_ENTRIES, capabilities.doorbells(0))?;
     let io = QueuePair::allocate(entries, capabilities.doorbells(IO_QUEUE))?;
-    let mut controller = Controller::new(name.into(), registers, cut_off, clock, capabilities, admin, io)?;
+    let mut controller = Controller::new(name.into(), registers, access, clock, capabilities, admin, io)?;
     controller.restart()?;
     let disks = controller.identify()?;
     controller.blocks = disks
@@ -133,6 +133,8 @@ impl<R: Registers> Controller<R> {
     /// Resets the controller and gives it its queues.
     pub(super) fn restart(&mut self) -> Result<(), NvmeError> {
         self.disable()?;
+        // Not before: what a predecessor told the controller may lead into memory that is ours by now.
+        (self.access)(true);
         self.admin.reset()?;
         self.io.reset()?;
         let (submission, completion) = self.admin.addresses();
@@ -149,7 +151,7 @@ impl<R: Registers> Controller<R> {
     pub(super) fn stop(&mut self) {
         if let Err(error) = self.disable() {
             log::error!("{}: {error}; its access to memory is taken away", self.name);
-            (self.cut_off)();
+            (self.access)(false);
         }
     }
 

@@ -39,8 +39,8 @@ struct Flight {
 pub struct Controller<R: Registers> {
     pub(super) name: String,
     pub(super) registers: R,
-    /// Takes the controller's access to memory away; for one that cannot be stopped otherwise.
-    pub(super) cut_off: Box<dyn Fn()>,
+    /// Allows the controller to reach memory, or takes that away from one that cannot be stopped otherwise.
+    pub(super) access: Box<dyn Fn(bool)>,
     pub(super) clock: Rc<dyn Pause>,
     pub(super) capabilities: Capabilities,
     pub(super) admin: QueuePair,
@@ -66,7 +66,7 @@ impl<R: Registers> Controller<R> {
     pub(super) fn new(
         name: String,
         registers: R,
-        cut_off: Box<dyn Fn()>,
+        access: Box<dyn Fn(bool)>,
         clock: Rc<dyn Pause>,
         capabilities: Capabilities,
         admin: QueuePair,
@@ -88,7 +88,7 @@ impl<R: Registers> Controller<R> {
             blocks: Vec::new(),
             name,
             registers,
-            cut_off,
+            access,
             clock,
             capabilities,
             admin,

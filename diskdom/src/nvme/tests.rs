@@ -31,7 +31,7 @@ fn try_start(controller: &FakeController) -> (Result<Bench, NvmeError>, Rc<Cell<
     let disks = start(
         "nvme",
         controller.clone(),
-        Box::new(move || flag.set(true)),
+        Box::new(move |allowed: bool| flag.set(!allowed)),
         clock.clone(),
     );
     let bench = disks.map(|disks| Bench {

@@ -32,7 +32,7 @@ fn devices(virtio: bool) -> (Vec<Box<dyn BlockDevice>>, Content) {
         )
     } else {
         let controller = FakeController::new(&[(SECTORS, 9)]);
-        let disks = nvme::start("nvme", controller.clone(), Box::new(|| {}), clock).unwrap();
+        let disks = nvme::start("nvme", controller.clone(), Box::new(|_| {}), clock).unwrap();
         let devices = disks
             .into_iter()
             .map(|disk| Box::new(disk) as Box<dyn BlockDevice>)
