@@ -164,7 +164,7 @@ mod cards {
     ) -> Result<(Box<dyn Nic>, Interrupt), Failure> {
         /// Behind the last register that the driver uses.
         const REGISTERS: usize = 0x5800;
-        function.enable(Command::MEMORY | Command::BUS_MASTER | Command::INTERRUPT_DISABLE);
+        function.enable(Command::MEMORY | Command::INTERRUPT_DISABLE);
         let window = function.map_bar(0).filter(|window| window.length() >= REGISTERS);
         let window = window.ok_or_else(|| Failure::new("its registers cannot be mapped"))?;
         let ring = || -> Result<RingMemory, Error> {
@@ -175,9 +175,14 @@ mod cards {
             })
         };
         let limit = system.events.now() + PATIENCE;
-        let card = E1000e::start(Window(window), ring()?, ring()?, &mut fabric.pool, || {
-            system.events.now() < limit
-        })?;
+        let card = E1000e::start(
+            Window(window),
+            ring()?,
+            ring()?,
+            &mut fabric.pool,
+            || system.events.now() < limit,
+            || function.enable(Command::BUS_MASTER),
+        )?;
         let interrupt = function.bind_interrupt(&system.events, 0)?;
         Ok((Box::new(card), interrupt))
     }

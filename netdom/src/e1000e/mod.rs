@@ -39,12 +39,14 @@ pub struct E1000e<R> {
 
 impl<R: Registers> E1000e<R> {
     /// Resets the card and starts it. `pause` is called between looks at a register that takes its time, and says when to give up.
+    /// `allow_memory` is called once the card has forgotten whatever it was told before, and lets it reach memory.
     pub fn start(
         registers: R,
         transmit: RingMemory,
         receive: RingMemory,
         pool: &mut Pool,
         mut pause: impl FnMut() -> bool,
+        allow_memory: impl FnOnce(),
     ) -> Result<Self, Error> {
         let mut wait = |what, done: &dyn Fn() -> bool| {
             while !done() {
@@ -67,6 +69,8 @@ impl<R: Registers> E1000e<R> {
         wait("the end of its reset", &|| {
             registers.read(register::CTRL) & register::CTRL_RESET == 0
         })?;
+        // Not before: the rings of a predecessor may lie in memory that is ours by now.
+        allow_memory();
         registers.write(register::IMC, u32::MAX);
         registers.read(register::ICR);
         let address = address(&registers).ok_or(Error::NoAddress)?;

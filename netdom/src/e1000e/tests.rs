@@ -110,6 +110,7 @@ fn bench() -> (Rc<Card>, E1000e<Window>, Pool) {
         },
         &mut pool,
         || false,
+        || (),
     )
     .unwrap();
     (card, driver, pool)
@@ -157,7 +158,14 @@ fn a_silent_card_is_given_up() {
         bus: 0,
     };
     let mut pool = Pool::new(SharedMemory::allocate(1).unwrap(), 0);
-    let started = E1000e::start(Stuck, memory(), memory(), &mut pool, || false);
+    let started = E1000e::start(
+        Stuck,
+        memory(),
+        memory(),
+        &mut pool,
+        || false,
+        || panic!("it was not reset"),
+    );
     assert_eq!(started.err(), Some(Error::Silent("the end of its reset")));
 }
 
