@@ -103,7 +103,7 @@ pub fn assign(
                 if !passthrough {
                     messages.push(format!(
                         "{} does not get {name}: this machine has no IOMMU that is in use, so the device could overwrite all memory; \
-                         set allow_unconfined_dma = true in the manifest to accept that",
+                         set allow-unconfined-dma = true in appliance.toml to accept that",
                         domain.name
                     ));
                     continue;
