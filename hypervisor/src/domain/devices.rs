@@ -503,7 +503,7 @@ mod tests {
         assert!(assignments[0].functions.is_empty() && !assignments[1].ports.is_empty());
         assert!(
             messages[0].contains("disk does not get PCI class 01:08")
-                && messages[0].contains("allow_unconfined_dma")
+                && messages[0].contains("allow-unconfined-dma")
         );
     }
 }
