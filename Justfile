@@ -19,3 +19,7 @@ lint:
 # Print the project's figures: start, sizes, throughput
 bench *options:
     cargo test --package tests --test figures {{options}} -- --ignored --nocapture
+
+# What takes too long for every day: driver domains restarted under load, many times
+soak rounds="100":
+    ATOLL_ROUNDS={{rounds}} cargo test --package tests --test restart
