@@ -117,7 +117,7 @@ impl<H: Hypervisor> ControlPlane<H> {
             Ok(request) if self.last_request == Some(request.sequence) => return,
             Ok(request) => {
                 self.last_request = Some(request.sequence);
-                log::info!("the operator's request {}", text.trim());
+                log::info!("the operator's request {:?}", text.trim());
                 let outcome = match request.command {
                     Command::Restart(name) => self.restart(request.sequence, &name),
                     Command::GoDown(action) => self.go_down(action).map(Some),
