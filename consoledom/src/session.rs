@@ -327,6 +327,18 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_hangs_gives_the_prompt_back() {
+        let mut bench = Bench::new();
+        bench.types("restart linux\r");
+        bench.screen();
+        bench.types("\u{3}");
+        assert_eq!(bench.screen(), "(still going on)\natoll> ");
+        bench.session.reply("too late to show");
+        bench.types("restart netdom\r");
+        assert_eq!(bench.fake.commands, ["restart linux", "restart netdom"]);
+    }
+
+    #[test]
     fn the_log_keeps_the_line_that_is_being_typed() {
         let mut bench = Bench::new();
         bench.types("lis");

@@ -42,7 +42,11 @@ fn a_nic_that_is_absent() {
     system.wait_until_up();
     assert!(system.guest("linux").run("mount").contains("/dev/xvda on /data"));
     let log = log(&mut system);
-    assert!(log.contains("netdom"), "{log}");
+    assert!(
+        log.contains("netdom: warning: no network card was found"),
+        "{log}"
+    );
+    assert!(log.contains("of netdom matches nothing in this machine"), "{log}");
 }
 
 #[test]
