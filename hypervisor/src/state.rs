@@ -190,7 +190,7 @@ impl Hypervisor {
         let Some(domain) = self.domains.get_mut(&id.domain) else {
             return;
         };
-        let class = Class::from(domain.spec.scheduling);
+        let class = Class::from(&domain.spec.scheduling);
         let Some(vcpu) = domain
             .body
             .as_mut()

@@ -129,7 +129,7 @@ pub fn spec(name: &str, vcpus: u32) -> manifest::Domain {
         },
         memory: RAM_PAGES * PAGE_SIZE,
         vcpus,
-        scheduling: manifest::Scheduling::Interactive,
+        scheduling: manifest::Scheduling::default(),
         capabilities: manifest::Capabilities::default(),
         devices: Vec::new(),
         disks: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, path::Path};
 
-use manifest::{Domain, Kind, Scheduling, bundle::Bundle};
+use manifest::{Class, Domain, Kind, bundle::Bundle};
 
 use crate::{Error, Result, files};
 
@@ -31,9 +31,10 @@ pub fn describe(path: &Path) -> Result<String> {
         "id", "domain", "memory", "vcpus", "class"
     );
     for (index, domain) in manifest.domains.iter().enumerate() {
-        let class = match domain.scheduling {
-            Scheduling::Interactive => "interactive".to_string(),
-            Scheduling::Shared { weight } => format!("weight {weight}"),
+        let class = match domain.scheduling.class {
+            Class::Realtime { priority, .. } => format!("realtime {priority}"),
+            Class::Interactive => "interactive".to_string(),
+            Class::Shared { weight } => format!("weight {weight}"),
         };
         let (name, memory, vcpus) = (&domain.name, domain.memory >> 20, domain.vcpus);
         let _ = writeln!(

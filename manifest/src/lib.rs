@@ -13,4 +13,4 @@ pub mod model;
 #[cfg(feature = "toml")]
 pub mod source;
 
-pub use model::{Capabilities, Device, Disk, Domain, Kind, Manifest, Network, OnCrash, Scheduling};
+pub use model::{Capabilities, Class, Device, Disk, Domain, Kind, Manifest, Network, OnCrash, Scheduling};

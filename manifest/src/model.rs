@@ -66,9 +66,34 @@ pub enum Kind {
 }
 
 /// How a domain competes for processors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Scheduling {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduling {
+    /// Before and after whom its vCPUs run.
+    pub class: Class,
+    /// The processors that it may run on, by number from 0, in rising order; empty is all of them.
+    pub processors: Vec<u32>,
+    /// No other domain runs on `processors`.
+    pub exclusive: bool,
+    /// The most that all its vCPUs together may take, in hundredths of one processor.
+    pub cap: Option<u32>,
+    /// The longest that a unikernel looks for work before it sleeps, in nanoseconds; 0 is not at all.
+    pub polling: u64,
+}
+
+/// Before and after whom a vCPU runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Class {
+    /// Before every other class, for `budget` out of each `period`.
+    Realtime {
+        /// Who goes first among them: the higher one.
+        priority: u8,
+        /// Nanoseconds a period, at most `period`.
+        budget: u64,
+        /// Nanoseconds.
+        period: u64,
+    },
     /// Runs as soon as an event arrives, before every shared domain: driver domains.
+    #[default]
     Interactive,
     /// Shares what is left in proportion to its weight (256 is the usual one).
     Shared {

@@ -12,7 +12,7 @@ fn domain(name: &str) -> Domain {
         },
         memory: 16 << 20,
         vcpus: 1,
-        scheduling: Scheduling::Interactive,
+        scheduling: Scheduling::default(),
         capabilities: Capabilities::default(),
         devices: vec![],
         disks: vec![],

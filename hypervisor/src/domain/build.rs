@@ -318,7 +318,7 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
     domain.generation += 1;
     domain.failure = None;
     domain.state = State::Running;
-    let class = Class::from(domain.spec.scheduling);
+    let class = Class::from(&domain.spec.scheduling);
     if let Err(failure) = connect(hv, id) {
         super::life::destroy_domain(hv, id);
         return Err(failure);

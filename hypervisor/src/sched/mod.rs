@@ -26,11 +26,11 @@ pub enum Class {
     Shared(u32),
 }
 
-impl From<manifest::Scheduling> for Class {
-    fn from(scheduling: manifest::Scheduling) -> Self {
-        match scheduling {
-            manifest::Scheduling::Interactive => Self::Interactive,
-            manifest::Scheduling::Shared { weight } => Self::Shared(weight.max(1)),
+impl From<&manifest::Scheduling> for Class {
+    fn from(scheduling: &manifest::Scheduling) -> Self {
+        match scheduling.class {
+            manifest::Class::Interactive | manifest::Class::Realtime { .. } => Self::Interactive,
+            manifest::Class::Shared { weight } => Self::Shared(weight.max(1)),
         }
     }
 }

@@ -7,12 +7,13 @@ use toml::Spanned;
 mod across;
 mod figures;
 mod payload;
+mod scheduling;
 
 use super::{
     Appliance, DiskInterface, EmulatedDisk, Emulator, File, Guest, GuestFile, GuestFileOrigin, Nic, Origin,
     Partition, Place, Problem, raw, values,
 };
-use crate::{Capabilities, Device, Disk, Domain, Kind, Manifest, Network, OnCrash, Scheduling};
+use crate::{Capabilities, Class, Device, Disk, Domain, Kind, Manifest, Network, OnCrash, Scheduling};
 
 /// Below this no program of ours starts: it is linked at 1 MiB and needs a heap.
 const LEAST_UNIKERNEL_MEMORY: u64 = 2 << 20;
@@ -47,6 +48,7 @@ impl<'a> Checker<'a> {
         self.check_backends(&source.domain);
         self.check_writers(&source.domain);
         self.check_ports(&source.domain);
+        self.check_placement(&source.domain);
         let domains = source
             .domain
             .iter()

@@ -45,6 +45,13 @@ pub(super) struct Domain {
     pub vcpus: Option<Spanned<u32>>,
     pub class: Option<Class>,
     pub weight: Option<Spanned<u32>>,
+    pub priority: Option<Spanned<u8>>,
+    pub budget: Option<Spanned<String>>,
+    pub period: Option<Spanned<String>>,
+    pub cpus: Option<Spanned<Vec<Spanned<u32>>>>,
+    pub exclusive: Option<Spanned<bool>>,
+    pub cap: Option<Spanned<u32>>,
+    pub poll: Option<Spanned<String>>,
     #[serde(default)]
     pub capabilities: Vec<Spanned<Capability>>,
     #[serde(default)]
@@ -71,6 +78,7 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Class {
+    Realtime,
     Interactive,
     Shared,
 }

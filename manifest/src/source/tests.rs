@@ -1,9 +1,10 @@
 //! Each mistake gives a message that names the thing, on the line where it was made.
 
 mod machine;
+mod scheduling;
 
 use super::*;
-use crate::{Device, Kind, OnCrash, Scheduling};
+use crate::{Class, Device, Kind, OnCrash};
 use alloc::{format, vec};
 
 /// A small appliance that is right. Its lines are numbered from one, and the tests count on them.
@@ -94,12 +95,12 @@ fn reads_an_appliance() {
     );
     assert_eq!((control.memory, control.vcpus), (8 << 20, 1));
     assert_eq!(
-        (control.scheduling, control.on_crash),
-        (Scheduling::Interactive, OnCrash::Restart)
+        (control.scheduling.class, control.on_crash),
+        (Class::Interactive, OnCrash::Restart)
     );
     assert_eq!(
-        (linux.scheduling, linux.on_crash),
-        (Scheduling::Shared { weight: 256 }, OnCrash::Stay)
+        (linux.scheduling.class, linux.on_crash),
+        (Class::Shared { weight: 256 }, OnCrash::Stay)
     );
     assert_eq!(
         disk.devices,
@@ -403,6 +404,7 @@ proptest::proptest! {
         let _ = read_anywhere(&format!("{}{junk}", &GOOD[..cut]));
         let _ = read_anywhere(&GOOD.replace("\"256M\"", &format!("{size:?}")));
         let _ = values::devices(&junk);
+        let _ = values::duration(&junk);
         let _ = values::devices(&format!("class:{junk}"));
         let _ = values::mac(&junk);
     }

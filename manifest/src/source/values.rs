@@ -36,6 +36,25 @@ pub(super) fn show_size(bytes: u64) -> String {
     format!("{}{letter}", bytes >> shift)
 }
 
+/// Reads a duration such as `200us`, in nanoseconds: a number and ns, us, ms or s.
+pub(super) fn duration(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ns" => Some(1),
+        "us" => Some(1_000),
+        "ms" => Some(1_000_000),
+        "s" => Some(1_000_000_000_u64),
+        _ => None,
+    };
+    let number = digits.trim_end().parse::<u64>().ok();
+    number
+        .zip(unit)
+        .and_then(|(number, unit)| number.checked_mul(unit))
+        .ok_or_else(|| {
+            format!("\"{text}\" is no duration; write a number and us, ms or s, such as \"200us\"")
+        })
+}
+
 /// Reads an Ethernet address, which has to be one that a single interface can have.
 pub(super) fn mac(text: &str) -> Result<[u8; 6], String> {
     let wrong = || {

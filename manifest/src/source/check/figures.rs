@@ -41,43 +41,6 @@ impl Checker<'_> {
         *vcpus.get_ref()
     }
 
-    pub(super) fn scheduling(&mut self, source: &raw::Domain) -> Scheduling {
-        let usual = match source.kind.get_ref() {
-            raw::Kind::Unikernel => raw::Class::Interactive,
-            raw::Kind::Linux => raw::Class::Shared,
-        };
-        let interactive = source.class.unwrap_or(usual) == raw::Class::Interactive;
-        match &source.weight {
-            Some(weight) if interactive => {
-                let message = format!(
-                    "{} is interactive and runs before every weight",
-                    source.name.get_ref()
-                );
-                self.report_with_help(
-                    weight.span(),
-                    message,
-                    "leave weight out, or set class = \"shared\"",
-                );
-            }
-            Some(weight) if !(1..=65535).contains(weight.get_ref()) => {
-                self.report(
-                    weight.span(),
-                    "a weight is a number from 1 to 65535; 256 is the usual one",
-                );
-            }
-            _ => {}
-        }
-        let weight = source
-            .weight
-            .as_ref()
-            .map_or(USUAL_WEIGHT, |weight| *weight.get_ref());
-        if interactive {
-            Scheduling::Interactive
-        } else {
-            Scheduling::Shared { weight }
-        }
-    }
-
     pub(super) fn networks(&mut self, source: &raw::Domain) -> Vec<Network> {
         let mut networks = Vec::new();
         for (index, network) in source.network.iter().enumerate() {
