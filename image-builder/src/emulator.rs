@@ -11,6 +11,9 @@ use crate::{Result, Workspace, build::Image, disk, program, progress::Progress};
 const EMULATED_PROCESSOR: &str =
     "EPYC,-monitor,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec";
 
+/// Nanoseconds that an instruction takes where time is counted in instructions; a power of two.
+pub const INSTRUCTION: u64 = 8;
+
 /// How the machine starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Boot {
@@ -42,6 +45,8 @@ pub struct Machine {
     pub nic: Option<Nic>,
     /// Its disks and their files.
     pub disks: Vec<(DiskInterface, PathBuf)>,
+    /// Its time is counted in instructions, [`INSTRUCTION`] each, of all processors together: every run is like the other, however busy the host is.
+    pub counted: bool,
 }
 
 impl Machine {
@@ -71,13 +76,14 @@ impl Machine {
             processor: None,
             nic: emulator.nic,
             disks: interfaces.zip(paths).collect(),
+            counted: false,
         }
     }
 
     /// The command that emulates it, without consoles.
     pub fn command(&self) -> Command {
         let mut command = program::new("qemu-system-x86_64");
-        let nested = nested_svm();
+        let nested = !self.counted && nested_svm();
         command.args([
             "-nodefaults",
             "-no-user-config",
@@ -95,6 +101,9 @@ impl Machine {
             "-smp",
             &self.cpus.to_string(),
         ]);
+        if self.counted {
+            command.args(["-icount", &format!("shift={},sleep=off", INSTRUCTION.ilog2())]);
+        }
         match &self.boot {
             Boot::Iso(iso) => {
                 command.args([
@@ -267,11 +276,12 @@ mod tests {
                 (DiskInterface::Nvme, "one.img".into()),
                 (DiskInterface::VirtioBlk, "two.img".into()),
             ],
+            counted: true,
         };
         let line = command::show(&machine.command());
         for part in [
             "-cpu qemu64",
-            "-m 512M -smp 2",
+            "-m 512M -smp 2 -icount shift=3,sleep=off",
             "file=a,,b.iso",
             "nvme,drive=disk0",
             "virtio-blk-pci,drive=disk1",

@@ -8,13 +8,14 @@ use std::{
 use crate::{Error, Result, files};
 
 /// The crates that run on the bare machine.
-pub const BARE_CRATES: [&str; 6] = [
+pub const BARE_CRATES: [&str; 7] = [
     "hypervisor",
     "unikernel-rt",
     "controldom",
     "consoledom",
     "diskdom",
     "netdom",
+    "probe",
 ];
 
 /// A checkout of the project.

@@ -306,6 +306,34 @@ fn unknown_program() {
 }
 
 #[test]
+fn programs_are_members_of_the_workspace() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let place = || Place {
+        file: Path::new("appliance.toml"),
+        name: "sample",
+        folder: root,
+        workspace: Some(root),
+    };
+    for member in ["controldom", "some/where/diskdom"] {
+        std::fs::create_dir_all(root.join(member)).unwrap();
+        std::fs::write(root.join(member).join("Cargo.toml"), "[package]").unwrap();
+    }
+    let members = "[workspace]\nmembers = [\"controldom\", \"some/where/diskdom\"]";
+    std::fs::write(root.join("Cargo.toml"), members).unwrap();
+    let appliance = parse(GOOD, place()).unwrap();
+    assert_eq!(appliance.files[1].origin, Origin::Program("diskdom".into()));
+    // A folder is not enough, nor is the end of another's name.
+    std::fs::write(
+        root.join("Cargo.toml"),
+        "[workspace]\nmembers = [\"controldom\", \"olddiskdom\"]",
+    )
+    .unwrap();
+    let problems = parse(GOOD, place()).unwrap_err().lines().join("\n");
+    assert_eq!(problems, "appliance.toml:14: there is no program diskdom");
+}
+
+#[test]
 fn keys_of_the_other_kind() {
     let text = problem("memory = \"256M\"", "program = \"diskdom\"\nmemory = \"256M\"");
     assert_eq!(

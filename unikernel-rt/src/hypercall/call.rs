@@ -12,7 +12,9 @@ use xen_abi::arch_x86::cpuid::{
     XEN_CPUID_FIRST_LEAF, XEN_CPUID_SIGNATURE_EBX, XEN_CPUID_SIGNATURE_ECX, XEN_CPUID_SIGNATURE_EDX,
 };
 use xen_abi::hvm::hvm_op::{HVMOP_get_param, HvmParam};
-use xen_abi::sched::{SCHEDOP_block, SCHEDOP_shutdown, SchedShutdown};
+use xen_abi::sched::{SCHEDOP_block, SCHEDOP_shutdown, SCHEDOP_yield, SchedShutdown};
+use xen_abi::vcpu::{VCPUOP_get_runstate_info, VcpuRunstateInfo};
+use xen_abi::version::XENVER_version;
 use xen_abi::xen::*;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -134,6 +136,31 @@ pub(crate) fn block() {
     if unsafe { raw(__HYPERVISOR_sched_op, [SCHEDOP_block, 0, 0, 0]) }.is_err() {
         core::hint::spin_loop();
     }
+}
+
+/// Lets others run that wait for this processor.
+pub fn give_way() {
+    // SAFETY: as for `block`. A refusal is as good as an answer: nobody else ran.
+    let _ = unsafe { raw(__HYPERVISOR_sched_op, [SCHEDOP_yield, 0, 0, 0]) };
+}
+
+/// The version of the interface (major << 16 | minor): the cheapest of all hypercalls.
+pub fn version() -> Result<u64, Errno> {
+    // SAFETY: as for `block`.
+    unsafe { raw(__HYPERVISOR_xen_version, [XENVER_version, 0, 0, 0]) }
+}
+
+/// How long this vCPU has run, waited for a processor, slept and been down.
+pub fn runstate() -> Result<VcpuRunstateInfo, Errno> {
+    let mut info = VcpuRunstateInfo::default();
+    // SAFETY: the hypervisor writes the structure, which is ours alone while the call runs, and any bytes are a value of it.
+    unsafe {
+        raw(
+            __HYPERVISOR_vcpu_op,
+            [VCPUOP_get_runstate_info, 0, &raw mut info as u64, 0],
+        )?
+    };
+    Ok(info)
 }
 
 /// Ends this domain. Returns only an error.

@@ -6,6 +6,7 @@ use alloc::{
     vec::Vec,
 };
 use core::ops::Range;
+use std::path::Path;
 
 use super::*;
 
@@ -66,10 +67,7 @@ impl Checker<'_> {
         let origin = if text.contains('/') {
             self.path(program).unwrap_or_else(|| Origin::Path(text.into()))
         } else {
-            let known = self
-                .place
-                .workspace
-                .is_none_or(|root| root.join(text).join("Cargo.toml").is_file());
+            let known = self.place.workspace.is_none_or(|root| is_member(root, text));
             if !known {
                 let help =
                     "name a crate of this workspace, or write the path of an ELF file, with a slash in it";
@@ -237,4 +235,16 @@ impl Checker<'_> {
         });
         entry
     }
+}
+
+/// Whether a workspace has a member in a folder of that name.
+fn is_member(root: &Path, name: &str) -> bool {
+    let members = || {
+        let text = std::fs::read_to_string(root.join("Cargo.toml")).ok()?;
+        let workspace: toml::Table = text.parse().ok()?;
+        workspace.get("workspace")?.get("members")?.as_array().cloned()
+    };
+    let members = members().unwrap_or_default();
+    let mut folders = members.iter().filter_map(|member| member.as_str().map(Path::new));
+    folders.any(|folder| folder.ends_with(name) && root.join(folder).join("Cargo.toml").is_file())
 }

@@ -1,0 +1,107 @@
+//! What a probe does alone: compute, watch, exit, sleep.
+
+use alloc::string::String;
+use core::arch::x86_64::__cpuid;
+use core::fmt::Write as _;
+use core::hint::black_box;
+use core::time::Duration;
+
+use probe::Tally;
+use unikernel_rt::event::Channel;
+use unikernel_rt::hypercall::{Errno, call};
+use unikernel_rt::time::Instant;
+use unikernel_rt::{DomainId, System, atoll, port};
+
+/// Steps of the computation between two looks at the clock: far less than a slice of time.
+const STEPS: u64 = 20_000;
+/// A port where no device is.
+const EMPTY_PORT: u16 = 0x80;
+
+/// Computes for ever. Reports come at whole multiples of `every`, or as soon after as the domain runs.
+pub(super) fn spin(system: &System, every: Option<Duration>) {
+    let every = every.map_or(u64::MAX, |every| every.as_nanos().max(1) as u64);
+    let next = |now: Instant| now.as_nanos().saturating_add(every) / every * every;
+    let mut loops: u64 = 0;
+    let mut report = next(system.events.now());
+    loop {
+        for step in 0..STEPS {
+            black_box(step);
+        }
+        loops += 1;
+        let now = system.events.now();
+        if now.as_nanos() >= report {
+            report = next(now);
+            let waited = call::runstate().map_or(0, |state| state.time[1]);
+            log::info!("spin at={} loops={loops} waited={waited}", now.as_nanos());
+        }
+    }
+}
+
+/// Says of all domains at once how long they have run.
+pub(super) fn watch(system: &System, after: Duration, every: Duration, times: u64) -> Result<(), Errno> {
+    let silent = Channel::allocate_unbound(&system.events, system.domain)?;
+    let mut at = system.events.now() + after;
+    for _ in 0..times {
+        system.events.wait_for(silent.port(), Some(at));
+        at += every;
+        let now = system.events.now();
+        let domains = atoll::domains(&*system.control)?;
+        let mut line = String::new();
+        for info in &domains {
+            let _ = write!(line, " {}={}", atoll::name(info), info.cpu_time);
+        }
+        log::info!("watch at={}{line}", now.as_nanos());
+    }
+    Ok(())
+}
+
+/// Measures the cheapest hypercall, CPUID and an access to a port.
+pub(super) fn exits(system: &System, count: u64) {
+    each(system, "hypercall", count, || {
+        let _ = call::version();
+    });
+    each(system, "cpuid", count, || {
+        black_box(__cpuid(0));
+    });
+    each(system, "port", count, || {
+        black_box(port::read8(EMPTY_PORT));
+    });
+}
+
+/// Measures something, many times. Besides the times, how many exits it took and for how long the domain ran.
+pub(super) fn each(system: &System, what: &str, count: u64, mut action: impl FnMut()) {
+    let own = || system.control.domain_info(DomainId::SELF).unwrap_or_default();
+    // Whatever happens the first time only has happened after it.
+    action();
+    let mut tally = Tally::default();
+    let before = own();
+    let since = system.events.now();
+    let mut last = since;
+    for _ in 0..count {
+        action();
+        let now = system.events.now();
+        tally.add((now - last).as_nanos() as u64);
+        last = now;
+    }
+    let after = own();
+    log::info!(
+        "{what} {tally} total={} exits={} ran={}",
+        (last - since).as_nanos(),
+        after.exits - before.exits,
+        after.cpu_time - before.cpu_time
+    );
+}
+
+/// Measures how long after its time a timer's domain runs.
+pub(super) fn wake(system: &System, count: u64, after: Duration) {
+    let Ok(silent) = Channel::allocate_unbound(&system.events, system.domain) else {
+        return log::error!("no port to wait at");
+    };
+    let mut tally = Tally::default();
+    for _ in 0..count {
+        let deadline = system.events.now() + after;
+        system.events.wait_for(silent.port(), Some(deadline));
+        tally.add((system.events.now() - deadline).as_nanos() as u64);
+    }
+    log::info!("wake {tally}");
+}
