@@ -30,6 +30,7 @@ pub mod platform;
 pub mod processors;
 pub mod run;
 pub mod sched;
+pub mod timers;
 pub mod virt;
 
 mod state;

@@ -208,7 +208,7 @@ impl Hypervisor {
             && !free(&self.processors[home])
             && let Some(other) = self.processors.iter().position(free)
         {
-            self.scheduler.migrate(id, other);
+            self.migrate(id, other);
         }
         self.scheduler.ready(id);
         let home = self.scheduler.home(id);
@@ -237,20 +237,24 @@ impl Hypervisor {
             busy && self.vcpu(*id).is_some_and(|vcpu| vcpu.loaded_on.is_none())
         };
         let id = self.scheduler.waiting().find(movable)?;
-        self.scheduler.migrate(id, processor);
+        self.migrate(id, processor);
         self.scheduler.pick(processor, now)
+    }
+
+    /// A vCPU that does not run has its home on another processor from now on, and its timers and its devices' interrupts go there.
+    fn migrate(&mut self, id: VcpuId, to: usize) {
+        self.scheduler.migrate(id, to);
+        self.timers.move_to(id, to);
     }
 
     /// When the next timer of the vCPUs at home on a processor is due.
     pub fn next_timer(&self, processor: usize) -> Option<u64> {
-        let mut timers = self.timers.iter();
-        timers
-            .find(|(_, id)| self.scheduler.home(*id) == processor)
-            .map(|(deadline, _)| *deadline)
+        self.timers.next(processor)
     }
 
-    /// Puts a vCPU's extended state into the running processor, in place of whose is there.
+    /// Puts a vCPU's extended state into the running processor, in place of whose is there. Its timers are this processor's too from now on.
     pub fn load(&mut self, processor: usize, id: VcpuId) {
+        self.timers.move_to(id, processor);
         if self.processors[processor].loaded == Some(id) {
             return;
         }

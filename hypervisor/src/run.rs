@@ -60,13 +60,9 @@ impl Own {
         }
     }
 
-    fn lock(&mut self) -> Locked {
+    fn lock(&self) -> Locked {
         let hypervisor = HYPERVISOR.get().expect("processors work once there is work");
-        let (guard, slept) = hypervisor.lock(self.index);
-        if slept {
-            self.clock.went_off();
-        }
-        guard
+        hypervisor.lock(self.index).0
     }
 }
 
@@ -90,10 +86,10 @@ fn work(processor: usize) -> ! {
     let mut hv = own.lock();
     own.seat = hv.processors[processor].seat.clone();
     loop {
-        take_interrupts(&mut hv);
+        take_interrupts(&mut hv, processor);
         event::announce_log(&mut hv);
         let now = time::now();
-        timers::expire(&mut hv, now);
+        timers::expire(&mut hv, processor, now);
         hv = match hv.next(processor, now) {
             Some(id) => run_vcpu(hv, &mut own, id),
             None => idle(hv, &mut own),
@@ -108,7 +104,6 @@ fn idle(mut hv: Locked, own: &mut Own) -> Locked {
     hv.let_go(own.index, Doing::Idle, alarm);
     drop(hv);
     platform::interrupts::wait();
-    own.clock.went_off();
     let mut hv = own.lock();
     hv.processors[own.index].doing = Doing::Work;
     hv
@@ -148,9 +143,9 @@ fn start_whole(hv: &mut Hypervisor, id: DomainId) -> bool {
 }
 
 /// Hands what has arrived at the processor to whom it is for.
-fn take_interrupts(hv: &mut Hypervisor) {
+fn take_interrupts(hv: &mut Hypervisor, processor: usize) {
     while let Some(vector) = platform::interrupts::take_pending() {
-        event::raise_interrupt(hv, vector);
+        event::raise_interrupt(hv, processor, vector);
     }
     if platform::interrupts::take_non_maskable() {
         log::warn!("a non-maskable interrupt arrived at the machine");
@@ -177,15 +172,14 @@ fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
         let same = hv.arrive(own.index, id, stay);
         if matches!(exit, Exit::Interrupt | Exit::NonMaskableInterrupt) {
             platform::interrupts::window();
-            own.clock.went_off();
         } else if same {
             handle(&mut hv, own.index, id, exit);
         }
         // Some may also have come while the processor waited for the lock.
-        take_interrupts(&mut hv);
+        take_interrupts(&mut hv, own.index);
         event::announce_log(&mut hv);
         let now = time::now();
-        timers::expire(&mut hv, now);
+        timers::expire(&mut hv, own.index, now);
         if !same {
             return hv;
         }

@@ -1,10 +1,6 @@
 //! The one value that everything hangs from.
 
-use alloc::{
-    boxed::Box,
-    collections::{BTreeMap, BTreeSet},
-    vec::Vec,
-};
+use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 
 use manifest::Manifest;
 use xen_abi::vcpu::{RUNSTATE_blocked, RUNSTATE_offline, RUNSTATE_runnable};
@@ -17,6 +13,7 @@ use crate::{
     platform::{Machine, time},
     processors::{Doing, Processor},
     sched::{Class, Scheduler},
+    timers::Timers,
     virt::Backend,
 };
 
@@ -45,8 +42,8 @@ pub struct Hypervisor {
     pub resets: devices::Resets,
     /// Frames of destroyed domains that others still have mapped.
     pub held: HeldFrames,
-    /// When vCPUs have timers due, in nanoseconds of the machine's clock.
-    pub timers: BTreeSet<(u64, VcpuId)>,
+    /// When vCPUs have timers due.
+    pub timers: Timers,
     /// The processors that work, by number; the first is the boot processor.
     pub processors: Vec<Processor>,
     /// How far the log reached when its reader was last told of it.
@@ -124,11 +121,11 @@ impl Hypervisor {
             memory,
             frames,
             scheduler: Scheduler::new(processors.len()),
-            processors,
             vectors: Vectors::default(),
             resets: devices::Resets::default(),
             held: HeldFrames::default(),
-            timers: BTreeSet::new(),
+            timers: Timers::new(processors.len()),
+            processors,
             log_announced: 0,
             first_guest: None,
         }
@@ -228,36 +225,23 @@ impl Hypervisor {
         }
     }
 
-    /// Timers of a vCPU (or, for the first of a domain, its watchdogs) were set or cleared: enters the next deadline in the queue. Whoever changes one calls
+    /// Timers of a vCPU (or, for the first of a domain, its watchdogs) were set or cleared: enters the next deadline in the queue of its processor. Whoever changes one calls
     /// this; after a hypercall and an exit the loop does for the vCPU that caused it.
     pub fn rearm(&mut self, id: VcpuId) {
-        let Some(body) = self
-            .domains
-            .get_mut(&id.domain)
-            .and_then(|domain| domain.body.as_mut())
-        else {
-            return;
-        };
+        let Some(body) = self.body(id.domain) else { return };
         let watchdogs = body
             .watchdogs
             .into_iter()
             .filter(|deadline| *deadline != 0 && id.index == 0)
             .min();
-        let Some(vcpu) = body.vcpus.get_mut(id.index as usize) else {
+        let Some(vcpu) = body.vcpus.get(id.index as usize) else {
             return;
         };
         let deadline = vcpu.deadline().into_iter().chain(watchdogs).min();
-        if vcpu.armed == deadline {
+        let home = self.scheduler.home(id);
+        if !self.timers.set(id, home, deadline) {
             return;
         }
-        if let Some(armed) = vcpu.armed {
-            self.timers.remove(&(armed, id));
-        }
-        if let Some(deadline) = deadline {
-            self.timers.insert((deadline, id));
-        }
-        vcpu.armed = deadline;
-        let home = self.scheduler.home(id);
         let this = &self.processors[home];
         let late = deadline.is_some_and(|deadline| this.alarm.is_none_or(|alarm| deadline < alarm));
         if late && this.doing != Doing::Work {

@@ -73,9 +73,7 @@ pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
     hv.unload(id);
     for vcpu in body.vcpus {
         hv.scheduler.remove(vcpu.id);
-        if let Some(armed) = vcpu.armed {
-            hv.timers.remove(&(armed, vcpu.id));
-        }
+        hv.timers.set(vcpu.id, 0, None);
         vcpu.processor.release(&mut hv.frames);
     }
     body.p2m.for_each(&hv.memory, |_, mapping, count| {

@@ -53,8 +53,6 @@ pub struct Vcpu {
     pub loaded_on: Option<usize>,
     /// How often it was stopped from outside its own exits.
     pub stops: u32,
-    /// When it is entered in the queue of timers ([`Hypervisor::rearm`](crate::Hypervisor::rearm)).
-    pub armed: Option<u64>,
 }
 
 impl Vcpu {
@@ -85,7 +83,6 @@ impl Vcpu {
             on: None,
             loaded_on: None,
             stops: 0,
-            armed: None,
         }
     }
 

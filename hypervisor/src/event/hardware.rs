@@ -2,11 +2,12 @@
 
 #[cfg(test)]
 pub(super) use fake::{
-    LOG_END, allocate_vector, check, connect, disconnect, free_vector, leave_console, log_end, unmask,
+    LOG_END, TARGETS, allocate_vector, check, connect, disconnect, free_vector, leave_console, log_end,
+    retarget, unmask,
 };
 #[cfg(not(test))]
 pub(super) use real::{
-    allocate_vector, check, connect, disconnect, free_vector, leave_console, log_end, unmask,
+    allocate_vector, check, connect, disconnect, free_vector, leave_console, log_end, retarget, unmask,
 };
 
 #[cfg(not(test))]
@@ -16,7 +17,7 @@ mod real {
         errno::Errno,
         event::interrupts::Source,
         platform::{
-            interrupts, log,
+            interrupts, local_apic, log,
             pci::{self, PciAddress, PciFunction},
         },
     };
@@ -52,11 +53,26 @@ mod real {
         interrupts::free_vector(vector);
     }
 
-    /// Lets the source raise the vector.
-    pub(in crate::event) fn connect(hv: &Hypervisor, source: Source, vector: u8) -> Result<(), Errno> {
+    /// Local APIC id of the processor that interrupts which are meant for `processor` go to: that one, or the boot processor where a message cannot
+    /// name it.
+    fn destination(hv: &Hypervisor, processor: usize) -> u32 {
+        let meant = hv.processors.get(processor).map(|this| this.apic_id);
+        meant
+            .filter(|id| *id < local_apic::BROADCAST_8_BIT)
+            .unwrap_or_else(local_apic::boot_id)
+    }
+
+    /// Lets the source raise the vector at a processor.
+    pub(in crate::event) fn connect(
+        hv: &Hypervisor,
+        source: Source,
+        vector: u8,
+        processor: usize,
+    ) -> Result<(), Errno> {
+        let apic_id = destination(hv, processor);
         match source {
             Source::Line(gsi) => {
-                interrupts::route_gsi(gsi, vector).map_err(|_| Errno::NODEV)?;
+                interrupts::route_gsi(gsi, vector, apic_id).map_err(|_| Errno::NODEV)?;
                 interrupts::unmask_gsi(gsi);
             }
             Source::Message {
@@ -64,7 +80,7 @@ mod real {
                 entry,
             } => {
                 let function = function(hv, address)?;
-                let programmed = pci::msix_program(function, entry, vector);
+                let programmed = pci::msix_program(function, entry, vector, apic_id);
                 programmed
                     .and_then(|()| pci::msix_enable(function))
                     .map_err(|error| {
@@ -74,6 +90,22 @@ mod real {
             }
         }
         Ok(())
+    }
+
+    /// Lets a source that is connected raise its vector at another processor from now on. What was on its way arrives where it was sent.
+    pub(in crate::event) fn retarget(hv: &Hypervisor, source: Source, vector: u8, processor: usize) {
+        let apic_id = destination(hv, processor);
+        match source {
+            Source::Line(gsi) => interrupts::retarget_gsi(gsi, apic_id),
+            Source::Message {
+                function: address,
+                entry,
+            } => {
+                // One that could be programmed before can be again.
+                let _ =
+                    function(hv, address).map(|function| pci::msix_program(function, entry, vector, apic_id));
+            }
+        }
     }
 
     /// The source may raise nothing any more.
@@ -108,7 +140,8 @@ mod real {
 
 #[cfg(test)]
 mod fake {
-    use core::cell::Cell;
+    use core::cell::{Cell, RefCell};
+    use std::vec::Vec;
 
     use crate::{Hypervisor, errno::Errno, event::interrupts::Source};
 
@@ -126,8 +159,18 @@ mod fake {
 
     pub(in crate::event) fn free_vector(_: u8) {}
 
-    pub(in crate::event) fn connect(_: &Hypervisor, _: Source, _: u8) -> Result<(), Errno> {
+    std::thread_local! {
+        /// The processors that sources were sent to, one after the other.
+        pub(in crate::event) static TARGETS: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(in crate::event) fn connect(_: &Hypervisor, _: Source, _: u8, processor: usize) -> Result<(), Errno> {
+        TARGETS.with_borrow_mut(|targets| targets.push(processor));
         Ok(())
+    }
+
+    pub(in crate::event) fn retarget(_: &Hypervisor, _: Source, _: u8, processor: usize) {
+        TARGETS.with_borrow_mut(|targets| targets.push(processor));
     }
 
     pub(in crate::event) fn disconnect(_: &Hypervisor, _: Source) {}

@@ -129,8 +129,11 @@ pub fn bind_vcpu(hv: &mut Hypervisor, domain: DomainId, port: u32, vcpu: u32) ->
     match port.binding {
         Binding::Virq { virq } if !is_global(virq) => Err(Errno::INVAL),
         Binding::Ipi => Err(Errno::INVAL),
-        _ => {
+        binding => {
             port.vcpu = vcpu;
+            if let Binding::Pirq { pirq } = binding {
+                interrupts::follow(hv, domain, pirq, None);
+            }
             Ok(())
         }
     }

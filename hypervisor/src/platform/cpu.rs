@@ -241,6 +241,8 @@ pub struct PerCpu {
     pub apic_id: u32,
     /// Interrupts that have arrived and wait to be handled.
     pub pending: Pending,
+    /// The timer has fired since this was last cleared.
+    pub timer_fired: AtomicBool,
     /// A non-maskable interrupt has arrived since this was last cleared.
     pub non_maskable: AtomicBool,
     descriptors: Descriptors,
@@ -278,6 +280,7 @@ pub fn initialize(index: usize, apic_id: u32) -> Result<(), MapError> {
         index,
         apic_id,
         pending: Pending::default(),
+        timer_fired: AtomicBool::new(false),
         non_maskable: AtomicBool::new(false),
         descriptors: Descriptors::new(index)?,
     }));

@@ -3,7 +3,7 @@
 //! Interrupts are off while the hypervisor runs. They are taken in [`window`], after a guest was left because of one, and in [`wait`], while
 //! nobody has anything to do. No lock is held there, so a handler may take the I/O APIC's.
 //!
-//! Vectors: 0 … 31 are exceptions, 32 … 47 catch what the legacy controllers may still raise, 48 … 239 are allocated here, the last sixteen are the
+//! A vector means the same on all processors, so that a device's interrupts can be sent to another one without a new vector: 0 … 31 are exceptions, 32 … 47 catch what the legacy controllers may still raise, 48 … 239 are allocated here, the last sixteen are the
 //! hypervisor's own.
 #![allow(unsafe_code)] // STI, CLI, HLT.
 
@@ -16,7 +16,7 @@ use spin::Mutex;
 
 use super::{cpu, io_apic, local_apic, port};
 
-/// The local APIC's timer: ends `window`, `wait` and a guest's run, and means nothing else.
+/// The local APIC's timer: ends `window`, `wait` and a guest's run, and means nothing else; see [`take_timer_fired`].
 pub const TIMER: u8 = 0xf0;
 /// Another processor wants this one to look around.
 pub const WAKE: u8 = 0xf1;
@@ -91,12 +91,17 @@ pub fn free_vector(vector: u8) {
     VECTORS.lock().free(vector);
 }
 
-/// Sends a GSI to a vector of the boot processor, with the polarity and trigger mode that ACPI gives it, masked until [`unmask_gsi`]. A level-triggered one
-/// is masked again whenever it arrives.
-pub fn route_gsi(gsi: u32, vector: u8) -> Result<(), io_apic::NoSuchInput> {
-    let level = io_apic::route(gsi, vector, local_apic::boot_id())?;
+/// Sends a GSI to a vector of the processor with this local APIC id, with the polarity and trigger mode that ACPI gives it, masked until [`unmask_gsi`]. A
+/// level-triggered one is masked again whenever it arrives.
+pub fn route_gsi(gsi: u32, vector: u8, apic_id: u32) -> Result<(), io_apic::NoSuchInput> {
+    let level = io_apic::route(gsi, vector, apic_id)?;
     LEVEL[usize::from(vector)].store(if level { gsi + 1 } else { 0 }, Ordering::Relaxed);
     Ok(())
+}
+
+/// Sends a GSI that has a route to another processor from now on, masked or not as it was.
+pub fn retarget_gsi(gsi: u32, apic_id: u32) {
+    io_apic::retarget(gsi, apic_id);
 }
 
 /// Keeps a GSI from arriving.
@@ -134,6 +139,12 @@ pub fn take_pending() -> Option<u8> {
     cpu::current().pending.take()
 }
 
+/// The timer has fired at this processor since the last call: it is set to nothing any more.
+pub fn take_timer_fired() -> bool {
+    let fired = &cpu::current().timer_fired;
+    fired.load(Ordering::Relaxed) && fired.swap(false, Ordering::Relaxed)
+}
+
 /// A non-maskable interrupt has arrived since the last call.
 pub fn take_non_maskable() -> bool {
     cpu::current().non_maskable.swap(false, Ordering::Relaxed)
@@ -144,7 +155,8 @@ pub fn take_non_maskable() -> bool {
 pub(super) fn arrived(vector: u8) {
     match vector {
         SPURIOUS | ..FIRST_ALLOCATED => return,
-        TIMER | WAKE => {}
+        TIMER => cpu::current().timer_fired.store(true, Ordering::Relaxed),
+        WAKE => {}
         ERROR => local_apic::clear_error(),
         _ => {
             if let Some(gsi) = LEVEL[usize::from(vector)].load(Ordering::Relaxed).checked_sub(1) {

@@ -143,6 +143,20 @@ fn redirection(vector: u8, signal: Signal) -> u32 {
     u32::from(vector) | if signal.low { ACTIVE_LOW } else { 0 } | if signal.level { LEVEL } else { 0 }
 }
 
+/// Sends a GSI to another processor, masked or not as it is; one that does not exist is passed over.
+pub(super) fn retarget(gsi: u32, apic_id: u32) {
+    let apics = IO_APICS.lock();
+    if let Some((apic, register)) = apics.find(gsi) {
+        // It holds still meanwhile; an edge that comes just then would be lost, so only levels, which wait, are masked.
+        let entry = apic.read(register);
+        if entry & LEVEL != 0 {
+            apic.write(register, entry | MASKED);
+        }
+        apic.write(register + 1, apic_id << 24);
+        apic.write(register, entry);
+    }
+}
+
 /// Masks or unmasks a GSI; one that does not exist is passed over.
 pub(super) fn set_masked(gsi: u32, masked: bool) {
     let apics = IO_APICS.lock();

@@ -56,6 +56,9 @@ struct LocalApic {
     deadline_mode: bool,
 }
 
+/// Interrupts of devices name their processor by eight bits, of which this is none but all.
+pub const BROADCAST_8_BIT: u32 = 0xff;
+
 static LOCAL_APIC: Once<LocalApic> = Once::new();
 /// Id of the boot processor's.
 static BOOT: Once<u32> = Once::new();
@@ -75,6 +78,16 @@ impl LocalApic {
             // SAFETY: as in `read`; the values only raise interrupts that have handlers.
             Access::Registers => unsafe { cpu::write_msr(0x800 + register as u32 / 16, value.into()) },
         }
+    }
+
+    /// Chooses the timer's mode and lets its interrupt come, once a deadline or a count is written.
+    fn prepare_timer(&self) {
+        let mode = if self.deadline_mode { TIMER_TSC_DEADLINE } else { 0 };
+        self.write(LOCAL_TIMER, u32::from(TIMER) | mode);
+        // The mode is in force before a deadline is written: where the one goes to memory and the other to a register, nothing else orders them
+        // (Intel SDM volume 3, 11.5.4.1).
+        // SAFETY: a fence.
+        unsafe { core::arch::asm!("mfence", options(nostack, preserves_flags)) };
     }
 }
 
@@ -103,8 +116,9 @@ pub fn initialize(features: &Features) -> Result<(), MapError> {
     let is_first = *BOOT.call_once(id) == id();
     apic.write(LOCAL_LINE_1, if is_first { NON_MASKABLE } else { MASKED });
     apic.write(LOCAL_ERROR, ERROR.into());
-    apic.write(LOCAL_TIMER, u32::from(TIMER) | MASKED);
     apic.write(TIMER_DIVIDE, DIVIDE_BY_16);
+    apic.write(TIMER_INITIAL, 0);
+    apic.prepare_timer();
     apic.write(SPURIOUS_VECTOR, ENABLE | u32::from(SPURIOUS));
     clear_error();
     end_of_interrupt();
@@ -148,7 +162,7 @@ pub(super) fn clear_error() {
     }
 }
 
-/// The boot processor's id, where interrupts of devices go.
+/// The boot processor's id.
 pub fn boot_id() -> u32 {
     BOOT.get().copied().unwrap_or(0)
 }
@@ -209,11 +223,25 @@ pub(super) fn timer_mode() -> TimerMode {
     }
 }
 
-/// Lets the timer run once through `count` without an interrupt, for calibration, or from `count` to an interrupt. 0 stops it.
-pub(super) fn start_timer(count: u32, interrupt: bool) {
+/// Lets the timer run once through all that it can count, without an interrupt: for calibration, which ends with [`end_calibration`].
+pub(super) fn start_calibration() {
     let Some(apic) = apic() else { return };
-    apic.write(LOCAL_TIMER, u32::from(TIMER) | if interrupt { 0 } else { MASKED });
-    apic.write(TIMER_INITIAL, count);
+    apic.write(LOCAL_TIMER, u32::from(TIMER) | MASKED);
+    apic.write(TIMER_INITIAL, u32::MAX);
+}
+
+/// Stops the timer, and makes it ready for deadlines again.
+pub(super) fn end_calibration() {
+    let Some(apic) = apic() else { return };
+    apic.write(TIMER_INITIAL, 0);
+    apic.prepare_timer();
+}
+
+/// Fires when `count` has gone; 0 stops the timer. Only in [`TimerMode::Count`].
+pub(super) fn set_timer_count(count: u32) {
+    if let Some(apic) = apic() {
+        apic.write(TIMER_INITIAL, count);
+    }
 }
 
 /// What is left of the count.
@@ -223,11 +251,6 @@ pub(super) fn timer_count() -> u32 {
 
 /// Fires when the time-stamp counter reaches `deadline`; 0 stops the timer. Only in [`TimerMode::Deadline`].
 pub(super) fn set_timer_deadline(deadline: u64) {
-    let Some(apic) = apic() else { return };
-    apic.write(LOCAL_TIMER, u32::from(TIMER) | TIMER_TSC_DEADLINE);
-    // SAFETY: CPUID announced the mode, so the register exists. The fence orders the two writes where the first goes to memory.
-    unsafe {
-        core::arch::asm!("mfence", options(nostack, preserves_flags));
-        cpu::write_msr(TSC_DEADLINE, deadline);
-    }
+    // SAFETY: CPUID announced the mode, so the register exists.
+    unsafe { cpu::write_msr(TSC_DEADLINE, deadline) };
 }

@@ -16,7 +16,7 @@
 
 use alloc::{format, string::String, vec::Vec};
 
-use super::{Machine, address_space, interrupts, log, port, power, time};
+use super::{Machine, address_space, interrupts, local_apic, log, port, power, time};
 
 /// Tries out what the name says; then power off.
 pub fn run(name: &str, machine: &Machine) -> ! {
@@ -70,8 +70,8 @@ fn try_interrupts(machine: &Machine) -> Result<(), String> {
     const DELAY: u64 = 5_000_000;
     for _ in 0..3 {
         let asked = time::now() + DELAY;
-        time::set_deadline(Some(asked));
         while time::now() < asked {
+            time::set_deadline(Some(asked));
             interrupts::wait();
         }
         let late = time::now() - asked;
@@ -83,7 +83,7 @@ fn try_interrupts(machine: &Machine) -> Result<(), String> {
 
     let vector = interrupts::allocate_vector().ok_or("no vector is free")?;
     let gsi = machine.isa_gsi(0);
-    interrupts::route_gsi(gsi, vector).map_err(|error| format!("{error}"))?;
+    interrupts::route_gsi(gsi, vector, local_apic::boot_id()).map_err(|error| format!("{error}"))?;
     start_interval_timer();
     let end = time::now() + 100_000_000;
     while time::now() < end {

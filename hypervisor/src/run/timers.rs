@@ -2,7 +2,12 @@
 
 use xen_abi::{sched::SHUTDOWN_watchdog, xen::VIRQ_TIMER};
 
-use crate::{Hypervisor, domain::VcpuId, event, platform::time};
+use crate::{
+    Hypervisor,
+    domain::VcpuId,
+    event,
+    platform::{interrupts, time},
+};
 
 /// The processor's timer, which is set only when what it should be set to changes.
 #[derive(Default)]
@@ -13,25 +18,19 @@ pub(super) struct Alarm {
 impl Alarm {
     /// The processor is to be interrupted at this time, or never.
     pub(super) fn set(&mut self, deadline: Option<u64>) {
+        if interrupts::take_timer_fired() {
+            self.set_to = None;
+        }
         if self.set_to != deadline {
             time::set_deadline(deadline);
             self.set_to = deadline;
         }
     }
-
-    /// An interrupt came, maybe the timer's, maybe too early.
-    pub(super) fn went_off(&mut self) {
-        self.set_to = None;
-    }
 }
 
-/// Lets everything happen that is due at `now`.
-pub(super) fn expire(hv: &mut Hypervisor, now: u64) {
-    while let Some(&(deadline, id)) = hv.timers.first() {
-        if deadline > now {
-            return;
-        }
-        hv.timers.pop_first();
+/// Lets everything happen that is due at `now` for the vCPUs at home on a processor.
+pub(super) fn expire(hv: &mut Hypervisor, processor: usize, now: u64) {
+    while let Some(id) = hv.timers.take_due(processor, now) {
         expire_vcpu(hv, id, now);
     }
 }
@@ -39,7 +38,6 @@ pub(super) fn expire(hv: &mut Hypervisor, now: u64) {
 fn expire_vcpu(hv: &mut Hypervisor, id: VcpuId, now: u64) {
     let due = |deadline: u64| deadline <= now;
     let Some(vcpu) = hv.vcpu_mut(id) else { return };
-    vcpu.armed = None;
     let mut tick = false;
     if vcpu.oneshot.is_some_and(due) {
         vcpu.oneshot = None;
@@ -96,17 +94,20 @@ mod tests {
         let fired = |hv: &Hypervisor| event::tests::pending(hv, GUEST, port);
         hv.vcpu_mut(id).unwrap().oneshot = Some(100);
         hv.rearm(id);
-        expire(&mut hv, 99);
+        expire(&mut hv, 0, 99);
         assert!(!fired(&hv));
         hv.sleep(id);
-        expire(&mut hv, 100);
-        assert!(fired(&hv) && hv.timers.is_empty());
+        expire(&mut hv, 0, 100);
+        assert!(fired(&hv) && hv.timers.next(0).is_none());
         assert_eq!(hv.vcpu(id).unwrap().status, VcpuStatus::Runnable);
         hv.vcpu_mut(id).unwrap().periodic = Some((10, 110));
         hv.rearm(id);
-        expire(&mut hv, 135);
+        expire(&mut hv, 0, 135);
         assert_eq!(hv.vcpu(id).unwrap().periodic, Some((10, 140)));
-        assert_eq!(hv.timers.first(), Some(&(140, id)));
+        assert_eq!(
+            (hv.timers.next(0), hv.timers.deadline(id)),
+            (Some(140), Some(140))
+        );
     }
 
     #[test]
@@ -123,7 +124,7 @@ mod tests {
         assert!(apic.deadline().is_some());
         hv.rearm(id);
         hv.stop_domain(id.domain, SHUTDOWN_watchdog);
-        assert!(hv.timers.is_empty());
+        assert!(hv.timers.next(0).is_none());
     }
 
     #[test]
@@ -136,18 +137,18 @@ mod tests {
         });
         hv.sleep(id);
         hv.rearm(id);
-        expire(&mut hv, 50);
+        expire(&mut hv, 0, 50);
         let vcpu = hv.vcpu(id).unwrap();
         assert_eq!((vcpu.status, &vcpu.polling), (VcpuStatus::Runnable, &None));
         hv.body_mut(id.domain).unwrap().watchdogs = [0, 60];
         hv.rearm(id);
-        expire(&mut hv, 60);
+        expire(&mut hv, 0, 60);
         assert_eq!(
             hv.domain(id.domain).unwrap().state,
             State::Stopped {
                 reason: SHUTDOWN_watchdog
             }
         );
-        assert!(hv.timers.is_empty());
+        assert!(hv.timers.next(0).is_none());
     }
 }

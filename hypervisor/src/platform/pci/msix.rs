@@ -1,8 +1,8 @@
 //! MSI-X (PCI Local Bus Specification 3.0, 6.8.2): messages that a function sends to the local APIC as interrupts. Only the hypervisor writes the tables; with
-//! what it writes, a message is one vector at the boot processor.
+//! what it writes, a message is one vector at one processor.
 
 use super::{COMMAND, COMMAND_MEMORY, COMMAND_NO_LINE, PciFunction, read, write};
-use crate::platform::{local_apic, mmio, paging::MapError};
+use crate::platform::{local_apic::BROADCAST_8_BIT, mmio, paging::MapError};
 
 const CONTROL: u16 = 2;
 const CONTROL_ENABLE: u32 = 1 << 15;
@@ -24,15 +24,14 @@ pub enum MsixError {
     /// It cannot be mapped.
     #[error("the function's MSI-X table cannot be mapped: {0}")]
     Map(#[from] MapError),
-    /// Messages reach 256 local APICs without interrupt remapping.
+    /// Messages reach 255 local APICs without interrupt remapping.
     #[error("messages cannot reach the processor with local APIC id {0}")]
     Unreachable(u32),
 }
 
-/// Sends an entry's interrupts to a vector of the boot processor, and lets them come. MSI-X as a whole is turned on by [`msix_enable`].
-pub fn msix_program(function: &PciFunction, entry: u16, vector: u8) -> Result<(), MsixError> {
-    let processor = local_apic::boot_id();
-    let (address, data) = message(processor, vector).ok_or(MsixError::Unreachable(processor))?;
+/// Sends an entry's interrupts to a vector of the processor with this local APIC id, and lets them come. MSI-X as a whole is turned on by [`msix_enable`].
+pub fn msix_program(function: &PciFunction, entry: u16, vector: u8, apic_id: u32) -> Result<(), MsixError> {
+    let (address, data) = message(apic_id, vector).ok_or(MsixError::Unreachable(apic_id))?;
     with_entry(function, entry, |table, at| {
         table.write(at + 12, ENTRY_MASKED);
         table.write(at, address);
@@ -107,7 +106,7 @@ pub fn msix_disable(function: &PciFunction) {
 
 /// Address and data of the message that is this vector at this processor (AMD64 volume 2, 16.11).
 fn message(apic_id: u32, vector: u8) -> Option<(u32, u32)> {
-    (apic_id < 256).then(|| (0xfee0_0000 | apic_id << 12, vector.into()))
+    (apic_id < BROADCAST_8_BIT).then(|| (0xfee0_0000 | apic_id << 12, vector.into()))
 }
 
 /// Runs `work` with the table and the offset of an entry, while the function decodes its memory.
@@ -137,6 +136,6 @@ mod tests {
     #[test]
     fn a_message_names_processor_and_vector() {
         assert_eq!(message(3, 0x41), Some((0xfee0_3000, 0x41)));
-        assert_eq!(message(256, 0x41), None);
+        assert_eq!((message(255, 0x41), message(256, 0x41)), (None, None));
     }
 }

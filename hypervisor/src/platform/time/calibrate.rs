@@ -80,7 +80,7 @@ fn khz(ticks: u64, measured: &Measured) -> u64 {
 
 fn run(reference: &dyn Reference) -> Measured {
     let wanted = reference.hz() * WINDOW / 1_000_000;
-    local_apic::start_timer(u32::MAX, false);
+    local_apic::start_calibration();
     reference.start();
     let (first_tsc, first_reference) = sample(reference);
     let first_timer = local_apic::timer_count();
@@ -89,7 +89,7 @@ fn run(reference: &dyn Reference) -> Measured {
     }
     let (last_tsc, last_reference) = sample(reference);
     let last_timer = local_apic::timer_count();
-    local_apic::start_timer(0, false);
+    local_apic::end_calibration();
     Measured {
         tsc_ticks: last_tsc.wrapping_sub(first_tsc),
         timer_ticks: first_timer.wrapping_sub(last_timer).into(),

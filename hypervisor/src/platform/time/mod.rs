@@ -92,29 +92,31 @@ pub fn wall_clock_at_boot() -> u64 {
     CLOCK.get().map_or(0, |clock| clock.wall_clock)
 }
 
-/// Fires [`super::interrupts::TIMER`] at this time (nanoseconds; one in the past fires at once), or never. The timer may fire early: look at the
-/// clock, and set it again.
+/// Fires [`super::interrupts::TIMER`] at this time (nanoseconds; one in the past fires at once), or never: one write to the processor. The timer may
+/// fire early: look at the clock, and set it again.
 pub fn set_deadline(deadline: Option<u64>) {
     let Some(clock) = CLOCK.get() else { return };
-    let remaining = deadline.map(|deadline| deadline.saturating_sub(now()));
     match local_apic::timer_mode() {
-        TimerMode::Deadline => local_apic::set_timer_deadline(remaining.map_or(0, |remaining| {
-            cpu::time_stamp()
-                .saturating_add(clock.scale.ticks(remaining))
-                .max(1)
+        TimerMode::Deadline => local_apic::set_timer_deadline(deadline.map_or(0, |deadline| {
+            counter_at(deadline, clock.scale, START.load(Ordering::Relaxed))
         })),
-        TimerMode::Count => {
-            local_apic::start_timer(
-                remaining.map_or(0, |remaining| timer_count(remaining, clock.timer_khz)),
-                true,
-            );
-        }
+        TimerMode::Count => local_apic::set_timer_count(deadline.map_or(0, |deadline| {
+            timer_count(deadline.saturating_sub(now()), clock.timer_khz)
+        })),
     }
 }
 
-/// The count that lasts `nanoseconds` or a little longer, at least 1; a longer time than the timer can count ends early.
+/// The first value of the time-stamp counter at which [`now`] has reached `nanoseconds`; not 0, which would be no deadline.
+fn counter_at(nanoseconds: u64, scale: Scale, start: u64) -> u64 {
+    start.saturating_add(scale.ticks(nanoseconds)).max(1)
+}
+
+/// The count that lasts `nanoseconds` or a tick longer, at least 1. A time that the timer cannot count ends early, and so does, a little, a long one:
+/// the timer's rate was measured, and what is wrong with it must not make an alarm late.
 fn timer_count(nanoseconds: u64, khz: u64) -> u32 {
-    let count = (u128::from(nanoseconds) * u128::from(khz)).div_ceil(1_000_000);
+    const LONG: u64 = 10_000_000;
+    let margin = if nanoseconds > LONG { nanoseconds >> 10 } else { 0 };
+    let count = (u128::from(nanoseconds - margin) * u128::from(khz)).div_ceil(1_000_000);
     u32::try_from(count).unwrap_or(u32::MAX).max(1)
 }
 
@@ -129,6 +131,8 @@ pub fn spin_for(nanoseconds: u64) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -137,5 +141,17 @@ mod tests {
         assert_eq!(timer_count(1_000_000, 62_500), 62_500);
         assert_eq!(timer_count(1_000_001, 62_500), 62_501);
         assert_eq!(timer_count(u64::MAX, 1_000_000), u32::MAX);
+        assert_eq!(timer_count(10_240_000, 1_000), 10_230);
+    }
+
+    proptest! {
+        #[test]
+        fn a_deadline_is_met_to_the_tick(khz in 1_000u64..8_000_000, start in 0u64..1 << 60, deadline in 1u64..1 << 55) {
+            let scale = Scale::of_khz(khz);
+            let counter = counter_at(deadline, scale, start);
+            let now = |counter: u64| scale.nanoseconds(counter - start);
+            prop_assert!(now(counter) >= deadline);
+            prop_assert!(now(counter - 1) < deadline);
+        }
     }
 }
