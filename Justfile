@@ -16,9 +16,9 @@ test *options:
 lint:
     cargo atoll lint
 
-# Print the project's figures: start, sizes, throughput
-bench *options:
-    cargo test --package tests --test figures {{options}} -- --ignored --nocapture
+# Print the project's figures: start, sizes, throughput; `just bench sched`: what ways through the hypervisor cost
+bench what="figures" *options:
+    cargo test --package tests --test {{ if what == "figures" { "figures" } else { "bench_" + what } }} {{options}} -- --ignored --nocapture
 
 # What takes too long for every day: driver domains restarted under load, many times
 soak rounds="100":

@@ -13,6 +13,34 @@ use tempfile::TempDir;
 
 use crate::System;
 
+/// What every appliance has, and nothing else.
+const SMALL: &str = r#"
+[appliance]
+description = "The control domain and the operator's console"
+
+[hypervisor]
+allow-unconfined-dma = true
+
+[[domain]]
+name = "controldom"
+kind = "unikernel"
+program = "controldom"
+memory = "8M"
+capabilities = ["control", "observe"]
+
+[[domain]]
+name = "consoledom"
+kind = "unikernel"
+program = "consoledom"
+memory = "8M"
+capabilities = ["console-log", "observe"]
+devices = ["com1"]
+
+[emulator]
+memory = "192M"
+nic = "none"
+"#;
+
 /// An appliance in the making.
 pub struct Appliance {
     name: String,
@@ -32,6 +60,23 @@ impl Appliance {
             text,
             iso: false,
         }
+    }
+
+    /// An appliance of the control domain (id 1) and the operator's console (id 2), for tests that bring domains of their own.
+    pub fn small(name: &str) -> Self {
+        Self {
+            name: format!("test-{name}"),
+            text: SMALL.into(),
+            iso: false,
+        }
+    }
+
+    /// Adds a probe (see the crate `probe`), a unikernel that does the task of its command line. `lines` are further ones of the domain.
+    #[track_caller]
+    pub fn probe(self, name: &str, task: &str, lines: &str) -> Self {
+        self.with(&format!(
+            "[[domain]]\nname = \"{name}\"\nkind = \"unikernel\"\nprogram = \"probe\"\nmemory = \"4M\"\ncommand-line = \"{task}\"\n{lines}\n"
+        ))
     }
 
     /// Puts `new` in place of `old` in the source, where that has to be.

@@ -15,6 +15,7 @@
 pub mod appliance;
 pub mod clean;
 pub mod console;
+pub mod finding;
 pub mod guest;
 pub mod slot;
 pub mod system;
@@ -22,6 +23,7 @@ pub mod web;
 
 pub use appliance::{Appliance, Built};
 pub use console::Console;
+pub use finding::Finding;
 pub use guest::Guest;
 pub use system::System;
 pub use web::Web;

@@ -5,7 +5,8 @@ extern crate alloc;
 
 use core::convert::Infallible;
 
-use probe::Task;
+use probe::{Task, task};
+use unikernel_rt::time::Instant;
 use unikernel_rt::{Failure, System};
 
 #[cfg(target_os = "none")]
@@ -17,17 +18,18 @@ unikernel_rt::entry!(run);
 
 fn run(system: System) -> Result<Infallible, Failure> {
     let task = Task::parse(system.command_line)?;
+    let start = Instant::from_nanos(0) + task::start(system.command_line)?;
     #[cfg(target_os = "none")]
     match task {
         Task::Spin { every } => measure::spin(&system, every),
-        Task::Watch { after, every, times } => measure::watch(&system, after, every, times)?,
-        Task::Exits { count } => measure::exits(&system, count),
-        Task::Wake { count, after } => measure::wake(&system, count, after),
-        Task::Ping { peer, count } => partners::ping(&system, peer, count)?,
+        Task::Watch { every, times } => measure::watch(&system, start, every, times)?,
+        Task::Exits { count } => measure::exits(&system, start, count)?,
+        Task::Wake { count, after } => measure::wake(&system, start, count, after)?,
+        Task::Ping { peer, count } => partners::ping(&system, start, peer, count)?,
         Task::Pong { peer } => partners::pong(&system, peer)?,
-        Task::Yield { count } => partners::give_way(&system, count)?,
+        Task::Yield { count } => partners::give_way(&system, start, count)?,
     }
-    log::info!("done {task:?}");
+    log::info!("done, what it began at {start}: {task:?}");
     // What was measured can still be read while others measure.
     loop {
         system.events.wait(None);

@@ -38,11 +38,11 @@ pub(super) fn spin(system: &System, every: Option<Duration>) {
 }
 
 /// Says of all domains at once how long they have run.
-pub(super) fn watch(system: &System, after: Duration, every: Duration, times: u64) -> Result<(), Errno> {
-    let silent = Channel::allocate_unbound(&system.events, system.domain)?;
-    let mut at = system.events.now() + after;
+pub(super) fn watch(system: &System, start: Instant, every: Duration, times: u64) -> Result<(), Errno> {
+    let pause = Pause::new(system)?;
+    let mut at = start;
     for _ in 0..times {
-        system.events.wait_for(silent.port(), Some(at));
+        pause.until(at);
         at += every;
         let now = system.events.now();
         let domains = atoll::domains(&*system.control)?;
@@ -56,7 +56,9 @@ pub(super) fn watch(system: &System, after: Duration, every: Duration, times: u6
 }
 
 /// Measures the cheapest hypercall, CPUID and an access to a port.
-pub(super) fn exits(system: &System, count: u64) {
+pub(super) fn exits(system: &System, start: Instant, count: u64) -> Result<(), Errno> {
+    Pause::new(system)?.until(start);
+    each(system, "nothing", count, || {});
     each(system, "hypercall", count, || {
         let _ = call::version();
     });
@@ -66,6 +68,7 @@ pub(super) fn exits(system: &System, count: u64) {
     each(system, "port", count, || {
         black_box(port::read8(EMPTY_PORT));
     });
+    Ok(())
 }
 
 /// Measures something, many times. Besides the times, how many exits it took and for how long the domain ran.
@@ -93,15 +96,32 @@ pub(super) fn each(system: &System, what: &str, count: u64, mut action: impl FnM
 }
 
 /// Measures how long after its time a timer's domain runs.
-pub(super) fn wake(system: &System, count: u64, after: Duration) {
-    let Ok(silent) = Channel::allocate_unbound(&system.events, system.domain) else {
-        return log::error!("no port to wait at");
-    };
+pub(super) fn wake(system: &System, start: Instant, count: u64, after: Duration) -> Result<(), Errno> {
+    let pause = Pause::new(system)?;
+    pause.until(start);
     let mut tally = Tally::default();
     for _ in 0..count {
         let deadline = system.events.now() + after;
-        system.events.wait_for(silent.port(), Some(deadline));
+        pause.until(deadline);
         tally.add((system.events.now() - deadline).as_nanos() as u64);
     }
     log::info!("wake {tally}");
+    Ok(())
+}
+
+/// Sleeps at a port that nobody notifies.
+pub(super) struct Pause {
+    silent: Channel,
+}
+
+impl Pause {
+    pub(super) fn new(system: &System) -> Result<Self, Errno> {
+        let silent = Channel::allocate_unbound(&system.events, system.domain)?;
+        Ok(Self { silent })
+    }
+
+    /// Until then, or for no time if it has passed.
+    pub(super) fn until(&self, time: Instant) {
+        self.silent.events().wait_for(self.silent.port(), Some(time));
+    }
 }

@@ -4,10 +4,11 @@ use core::time::Duration;
 
 use unikernel_rt::event::{Channel, Port};
 use unikernel_rt::hypercall::call;
-use unikernel_rt::xenstore::{Permission, Rights, Store, StoreExt};
+use unikernel_rt::time::Instant;
+use unikernel_rt::xenstore::{Permission, Rights, Store, StoreExt, Transaction};
 use unikernel_rt::{DomainId, Failure, System};
 
-use crate::measure;
+use crate::measure::{self, Pause};
 
 /// Where a probe publishes its port, below the home that every domain has.
 const NODE: &str = "data/probe";
@@ -15,10 +16,11 @@ const NODE: &str = "data/probe";
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Measures round trips of events.
-pub(super) fn ping(system: &System, peer: DomainId, count: u64) -> Result<(), Failure> {
+pub(super) fn ping(system: &System, start: Instant, peer: DomainId, count: u64) -> Result<(), Failure> {
     let store = system.store()?;
     let port = find(system, &*store, peer)?;
     let channel = Channel::bind_interdomain(&system.events, peer, port)?;
+    Pause::new(system)?.until(start);
     measure::each(system, "ping", count, || {
         channel.notify();
         system.events.wait_for(channel.port(), None);
@@ -38,17 +40,9 @@ pub(super) fn pong(system: &System, peer: DomainId) -> Result<(), Failure> {
     }
 }
 
-/// Lets others run.
-pub(super) fn give_way(system: &System, count: u64) -> Result<(), Failure> {
-    if count == 0 {
-        loop {
-            call::give_way();
-        }
-    }
-    // The partner, which starts later, is to run meanwhile.
-    let silent = Channel::allocate_unbound(&system.events, system.domain)?;
-    let start = system.events.now() + Duration::from_millis(200);
-    system.events.wait_for(silent.port(), Some(start));
+/// Lets its partner run, which does the same.
+pub(super) fn give_way(system: &System, start: Instant, count: u64) -> Result<(), Failure> {
+    Pause::new(system)?.until(start);
     measure::each(system, "yield", count, call::give_way);
     Ok(())
 }
@@ -65,19 +59,18 @@ fn publish(system: &System, store: &dyn Store, peer: DomainId, port: Port) -> Re
             rights: Rights::Read,
         },
     ];
-    Ok(store.set_permissions(unikernel_rt::xenstore::Transaction::NONE, NODE, &permissions)?)
+    Ok(store.set_permissions(Transaction::NONE, NODE, &permissions)?)
 }
 
 /// Waits until the partner has published its port.
 fn find(system: &System, store: &dyn Store, peer: DomainId) -> Result<Port, Failure> {
-    let silent = Channel::allocate_unbound(&system.events, system.domain)?;
+    let pause = Pause::new(system)?;
     let node = alloc::format!("/local/domain/{}/{NODE}", peer.0);
     loop {
         // Before it has, there is no node, or one that we may not read.
         if let Ok(port) = store.read_parsed(&node) {
             return Ok(Port(port));
         }
-        let later = system.events.now() + PATIENCE;
-        system.events.wait_for(silent.port(), Some(later));
+        pause.until(system.events.now() + PATIENCE);
     }
 }

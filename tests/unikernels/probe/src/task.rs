@@ -4,6 +4,26 @@ use core::time::Duration;
 
 use unikernel_rt::DomainId;
 
+/// When the tasks that measure begin unless the line says otherwise: the other domains have started, and are quiet.
+const START: u64 = 500;
+
+/// When a task begins that measures something: `start=MS` of system time.
+pub fn start(line: &str) -> Result<Duration, Unclear<'_>> {
+    number(line, "start", Some(START)).map(Duration::from_millis)
+}
+
+fn given<'a>(settings: &'a str, name: &str) -> Option<&'a str> {
+    let mut words = settings.split_ascii_whitespace();
+    words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn number<'a>(settings: &'a str, name: &'static str, usual: Option<u64>) -> Result<u64, Unclear<'a>> {
+    match given(settings, name) {
+        Some(text) => text.parse().map_err(|_| Unclear::Setting(name)),
+        None => usual.ok_or(Unclear::Setting(name)),
+    }
+}
+
 /// What a probe does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -12,10 +32,8 @@ pub enum Task {
         /// How often it says so.
         every: Option<Duration>,
     },
-    /// `watch [after=MS] [every=MS] [times=N]`: says several times, at once for all, how long each domain has run. Needs the capability `observe`.
+    /// `watch [every=MS] [times=N]`: says several times, at once for all, how long each domain has run. Needs the capability `observe`.
     Watch {
-        /// Until the first time.
-        after: Duration,
         /// Between two times.
         every: Duration,
         /// How many times.
@@ -38,9 +56,9 @@ pub enum Task {
         /// How many of each.
         count: u64,
     },
-    /// `yield [count=N]`: lets others run, again and again; measures so many times, or does it for ever.
+    /// `yield [count=N]`: measures how long it takes to let another run that does the same.
     Yield {
-        /// How many times; 0 is for ever.
+        /// How many times.
         count: u64,
     },
     /// `wake [count=N] [after=US]`: sleeps, and measures how late it wakes up.
@@ -67,14 +85,7 @@ impl Task {
     /// Reads a command line. Settings that the task does not know are left alone: others read them, too.
     pub fn parse(line: &str) -> Result<Self, Unclear<'_>> {
         let (task, settings) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
-        let given = |name: &str| {
-            let mut words = settings.split_ascii_whitespace();
-            words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-        };
-        let number = |name: &'static str, usual: Option<u64>| match given(name) {
-            Some(text) => text.parse().map_err(|_| Unclear::Setting(name)),
-            None => usual.ok_or(Unclear::Setting(name)),
-        };
+        let number = |name, usual| number(settings, name, usual);
         let milliseconds =
             |name: &'static str, usual: u64| number(name, Some(usual)).map(Duration::from_millis);
         let peer = || {
@@ -83,10 +94,11 @@ impl Task {
         };
         Ok(match task {
             "spin" => Self::Spin {
-                every: given("every").map(|_| milliseconds("every", 0)).transpose()?,
+                every: given(settings, "every")
+                    .map(|_| milliseconds("every", 0))
+                    .transpose()?,
             },
             "watch" => Self::Watch {
-                after: milliseconds("after", 500)?,
                 every: milliseconds("every", 1000)?,
                 times: number("times", Some(2))?,
             },
@@ -99,7 +111,7 @@ impl Task {
                 count: number("count", Some(1000))?,
             },
             "yield" => Self::Yield {
-                count: number("count", Some(0))?,
+                count: number("count", Some(1000))?,
             },
             "wake" => Self::Wake {
                 count: number("count", Some(100))?,
@@ -126,9 +138,16 @@ mod tests {
             Ok(Task::Ping { peer, count: 7 })
         );
         assert_eq!(Task::parse("pong peer=4"), Ok(Task::Pong { peer }));
-        assert_eq!(Task::parse("yield"), Ok(Task::Yield { count: 0 }));
+        assert_eq!(Task::parse("yield"), Ok(Task::Yield { count: 1000 }));
         let after = Duration::from_micros(20);
         assert_eq!(Task::parse("wake after=20"), Ok(Task::Wake { count: 100, after }));
+    }
+
+    #[test]
+    fn begins_when_it_is_told() {
+        assert_eq!(start("exits count=3 start=900"), Ok(Duration::from_millis(900)));
+        assert_eq!(start("exits restart=900"), Ok(Duration::from_millis(START)));
+        assert_eq!(start("exits start=soon"), Err(Unclear::Setting("start")));
     }
 
     #[test]
