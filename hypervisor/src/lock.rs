@@ -14,6 +14,9 @@ use core::{
 /// How often a waiter looks before it sleeps.
 const SPINS: u32 = 200;
 
+/// The most processors that a lock is between.
+pub const MOST: usize = 64;
+
 /// How waiting is done.
 pub trait Waiting {
     /// Sleeps until [`Self::wake`], which may have come already; may wake up for no reason.

@@ -103,6 +103,21 @@ pub struct Entry {
     pub kind: Kind,
 }
 
+/// Takes `length` bytes in whole pages out of `free`: from the end of the last region that has them.
+pub fn take(free: &mut Vec<Region>, length: u64) -> Option<Region> {
+    let length = length.checked_next_multiple_of(PAGE_SIZE)?;
+    let at = free
+        .iter()
+        .rposition(|region| region.inner_pages().length() >= length)?;
+    let end = free[at].inner_pages().end;
+    let taken = Region {
+        start: MachineAddress(end.0 - length),
+        end,
+    };
+    *free = without(free, taken);
+    Some(taken)
+}
+
 /// RAM in whole pages: sorted, apart from each other, none empty, none beyond what the direct map can hold.
 pub fn ram(entries: &[Entry]) -> Vec<Region> {
     let mut usable: Vec<Region> = entries

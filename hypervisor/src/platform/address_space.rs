@@ -156,16 +156,33 @@ pub(super) fn map_device(region: Region) -> Result<usize, MapError> {
     Ok((DEVICES + region.start.0) as usize)
 }
 
-/// Maps `pages` pages of the heap, which start at a page boundary, at `address`: for stacks with a guard page around them.
-pub(super) fn map_stack(address: u64, memory: *const u8, length: u64) -> Result<(), MapError> {
+/// What a stack is made of.
+pub(super) enum Backing {
+    /// Fresh memory of the heap.
+    Heap,
+    /// RAM that nobody uses, from a page boundary on.
+    Memory(MachineAddress),
+}
+
+/// Maps `length` bytes, whole pages, at `address`: for stacks with unmapped pages around them.
+pub(super) fn map_stack(address: u64, backing: Backing, length: u64) -> Result<(), MapError> {
+    let memory = match backing {
+        Backing::Memory(memory) => memory,
+        Backing::Heap => {
+            let layout = core::alloc::Layout::from_size_align(length as usize, PAGE_SIZE as usize)
+                .map_err(|_| MapError::OutOfMemory)?;
+            assert!(length > 0);
+            // SAFETY: the layout has a size above zero.
+            let memory = unsafe { alloc::alloc::alloc_zeroed(layout) };
+            if memory.is_null() {
+                return Err(MapError::OutOfMemory);
+            }
+            machine_address(memory)
+        }
+    };
     let mut tables = TABLES.lock();
     let tables = tables.as_mut().ok_or(MapError::Refused(address))?;
-    tables.map(
-        address,
-        machine_address(memory),
-        length,
-        Rights::WRITABLE | Rights::NO_EXECUTE,
-    )
+    tables.map(address, memory, length, Rights::WRITABLE | Rights::NO_EXECUTE)
 }
 
 /// What firmware left in memory: readable where the memory map has an entry, and in the first megabyte.

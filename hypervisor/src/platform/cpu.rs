@@ -7,13 +7,12 @@
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::{
     arch::{asm, x86_64::__cpuid_count},
-    sync::atomic::AtomicBool,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use super::{
     descriptors::{self, Descriptors},
     interrupts::Pending,
-    paging::MapError,
 };
 
 /// What a processor can do, as far as it matters here.
@@ -235,10 +234,10 @@ pub fn time_stamp() -> u64 {
 pub struct PerCpu {
     /// This structure's own address, which `current` reads.
     place: *const PerCpu,
-    /// Its number: 0 for the boot processor, then as they came up.
-    pub index: usize,
-    /// Its local APIC's id.
-    pub apic_id: u32,
+    /// Its number, once it has one.
+    index: AtomicUsize,
+    /// Where its stacks are.
+    place_of_stacks: usize,
     /// Interrupts that have arrived and wait to be handled.
     pub pending: Pending,
     /// The timer has fired since this was last cleared.
@@ -262,33 +261,47 @@ pub fn current() -> &'static PerCpu {
     }
 }
 
-/// The running processor's number; 0 as long as nothing has been initialized.
-pub(super) fn current_index() -> usize {
-    const GS_BASE: u32 = 0xc000_0101;
-    // SAFETY: reads a register that every 64-bit processor has.
-    if unsafe { read_msr(GS_BASE) } == 0 {
-        return 0;
+impl PerCpu {
+    /// Its number: 0 for the boot processor, then in the order of firmware's list. One that was not given a number yet has 0.
+    pub fn index(&self) -> usize {
+        self.index.load(Ordering::Relaxed)
     }
-    current().index
+
+    /// Gives it its number.
+    pub(super) fn set_index(&self, index: usize) {
+        self.index.store(index, Ordering::Relaxed);
+    }
+
+    /// Where its stacks are.
+    #[cfg_attr(not(target_os = "none"), expect(dead_code))]
+    pub(super) fn place_of_stacks(&self) -> usize {
+        self.place_of_stacks
+    }
 }
 
-/// Gives the running processor its state, descriptor tables and exception stacks.
-pub fn initialize(index: usize, apic_id: u32) -> Result<(), MapError> {
-    const GS_BASE: u32 = 0xc000_0101;
+/// The running processor's state; `None` as long as nothing has been initialized.
+pub(super) fn try_current() -> Option<&'static PerCpu> {
+    // SAFETY: reads a register that every 64-bit processor has.
+    (unsafe { read_msr(GS_BASE) } != 0).then(current)
+}
+
+const GS_BASE: u32 = 0xc000_0101;
+
+/// Gives the running processor its state and descriptor tables, with the exception stacks in this place.
+pub fn initialize(place_of_stacks: usize) {
     let state = Box::leak(Box::new(PerCpu {
         place: core::ptr::null(),
-        index,
-        apic_id,
+        index: AtomicUsize::new(0),
+        place_of_stacks,
         pending: Pending::default(),
         timer_fired: AtomicBool::new(false),
         non_maskable: AtomicBool::new(false),
-        descriptors: Descriptors::new(index)?,
+        descriptors: Descriptors::new(place_of_stacks),
     }));
     state.place = state;
     descriptors::load(&mut state.descriptors);
     // SAFETY: the register exists on every 64-bit processor; after the descriptors, whose loading cleared GS. The structure is never freed.
     unsafe { write_msr(GS_BASE, state.place as u64) };
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,17 +4,19 @@
 //! stack they interrupt.
 #![allow(unsafe_code)] // Loads descriptor tables.
 
-use alloc::alloc::{Layout, alloc_zeroed};
 use core::arch::asm;
 
 use spin::Once;
 
 use super::{
-    address_space,
+    address_space::{self, Backing},
     paging::MapError,
     traps::{self, VECTORS},
 };
-use crate::{boot::layout::STACKS, memory::PAGE_SIZE};
+use crate::{
+    boot::layout::STACKS,
+    memory::{MachineAddress, PAGE_SIZE},
+};
 
 /// Selector of the code segment.
 pub const CODE: u16 = 0x08;
@@ -28,10 +30,12 @@ const OWN_STACK: [u8; 3] = [traps::NON_MASKABLE, traps::DOUBLE_FAULT, traps::MAC
 const STACK_SIZE: u64 = 16 << 10;
 /// The boot processor's, which is in the image, is as large.
 const MAIN_STACK_SIZE: u64 = crate::boot::layout::BOOT_STACK_SIZE;
-/// From stack to stack.
-const DISTANCE: u64 = 1 << 20;
-/// Those, and the main one.
-const STACKS_EACH: usize = OWN_STACK.len() + 1;
+/// From stack to stack: so close that the stacks of four processors share a page table, and twice as far as the largest is long.
+const DISTANCE: u64 = 2 * MAIN_STACK_SIZE;
+/// Those, and the main one, which is the last.
+const STACKS_EACH: u64 = OWN_STACK.len() as u64 + 1;
+/// Bytes of a processor's stacks. The boot processor has its main one already.
+pub const STACK_MEMORY: u64 = OWN_STACK.len() as u64 * STACK_SIZE + MAIN_STACK_SIZE;
 
 /// The 64-bit task state segment (AMD64 volume 2, 12.2.5).
 #[repr(C, packed(4))]
@@ -58,13 +62,13 @@ struct Pointer {
 }
 
 impl Descriptors {
-    /// Those of processor `index`, with mapped stacks.
-    pub fn new(index: usize) -> Result<Self, MapError> {
+    /// Those of the processor whose stacks are in this place; they are mapped before an exception needs them.
+    pub fn new(place: usize) -> Self {
         let mut interrupt_stacks = [0; 7];
-        for (number, stack) in interrupt_stacks.iter_mut().take(OWN_STACK.len()).enumerate() {
-            *stack = new_stack(index * STACKS_EACH + number, STACK_SIZE)?;
+        for (number, stack) in (0..).zip(interrupt_stacks.iter_mut().take(OWN_STACK.len())) {
+            *stack = bottom(place, number) + STACK_SIZE;
         }
-        Ok(Self {
+        Self {
             segments: [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0, 0],
             task: TaskState {
                 reserved_1: 0,
@@ -75,44 +79,51 @@ impl Descriptors {
                 reserved_4: 0,
                 port_map: size_of::<TaskState>() as u16,
             },
-        })
+        }
     }
 }
 
-/// Makes the stack that processor `index`, which is not the boot processor, works on; its top.
-pub fn new_main_stack(index: usize) -> Result<u64, MapError> {
-    new_stack(index * STACKS_EACH + OWN_STACK.len(), MAIN_STACK_SIZE)
+/// Maps the stacks of the boot processor beside its main one, which is in the image.
+pub fn map_boot_stacks() -> Result<(), MapError> {
+    (0..STACKS_EACH - 1)
+        .try_for_each(|number| address_space::map_stack(bottom(0, number), Backing::Heap, STACK_SIZE))
 }
 
-/// Where that stack is; nowhere for the boot processor, whose stack is in the image.
-#[cfg_attr(not(target_os = "none"), expect(dead_code))]
-pub fn main_stack(index: usize) -> core::ops::Range<u64> {
-    let bottom = bottom(index * STACKS_EACH + OWN_STACK.len());
-    bottom..bottom + if index == 0 { 0 } else { MAIN_STACK_SIZE }
+/// Maps the stacks in this place, which is not the boot processor's: [`STACK_MEMORY`] bytes of memory that nobody else uses.
+pub fn map_stacks(place: usize, memory: MachineAddress) -> Result<(), MapError> {
+    (0..STACKS_EACH).try_for_each(|number| {
+        let size = if number == STACKS_EACH - 1 {
+            MAIN_STACK_SIZE
+        } else {
+            STACK_SIZE
+        };
+        let from = MachineAddress(memory.0 + number * STACK_SIZE);
+        address_space::map_stack(bottom(place, number), Backing::Memory(from), size)
+    })
+}
+
+/// From one processor's main stack to the next one's, and the end of the one in place 0, which is never mapped.
+pub const MAIN_STACKS: (u64, u64) = (
+    STACKS_EACH * DISTANCE,
+    bottom(0, STACKS_EACH - 1) + MAIN_STACK_SIZE,
+);
+
+/// Where the main stack in a place is; nowhere for the boot processor, whose stack is in the image.
+#[cfg_attr(not(any(test, target_os = "none")), expect(dead_code))]
+pub fn main_stack(place: usize) -> core::ops::Range<u64> {
+    let bottom = bottom(place, STACKS_EACH - 1);
+    bottom..bottom + if place == 0 { 0 } else { MAIN_STACK_SIZE }
 }
 
 /// Whether an address is one of a page below a stack.
-#[cfg_attr(not(target_os = "none"), expect(dead_code))]
+#[cfg_attr(not(any(test, target_os = "none")), expect(dead_code))]
 pub fn is_guard(address: u64) -> bool {
     (STACKS..STACKS + (1 << 39)).contains(&address) && address % DISTANCE < PAGE_SIZE
 }
 
-const fn bottom(number: usize) -> u64 {
-    STACKS + DISTANCE * number as u64 + PAGE_SIZE
-}
-
-/// A mapped stack with unmapped pages around it; its top. `number` is unique.
-fn new_stack(number: usize, size: u64) -> Result<u64, MapError> {
-    let layout =
-        Layout::from_size_align(size as usize, PAGE_SIZE as usize).map_err(|_| MapError::OutOfMemory)?;
-    // SAFETY: the layout has a size above zero.
-    let memory = unsafe { alloc_zeroed(layout) };
-    if memory.is_null() {
-        return Err(MapError::OutOfMemory);
-    }
-    let bottom = bottom(number);
-    address_space::map_stack(bottom, memory, size)?;
-    Ok(bottom + size)
+/// The bottom of a stack, above the page that is not mapped.
+const fn bottom(place: usize, number: u64) -> u64 {
+    STACKS + DISTANCE * (place as u64 * STACKS_EACH + number) + PAGE_SIZE
 }
 
 /// Loads a processor's tables and the interrupt table. `descriptors` stays where it is for good.
@@ -186,6 +197,22 @@ const fn gate(handler: u64, stack: u64) -> [u64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stacks_lie_apart_with_a_page_below_each() {
+        let stacks = (0..3).flat_map(|place| (0..STACKS_EACH).map(move |number| bottom(place, number)));
+        let stacks: std::vec::Vec<u64> = stacks.collect();
+        for pair in stacks.windows(2) {
+            assert!(pair[0] + MAIN_STACK_SIZE < pair[1] - PAGE_SIZE);
+        }
+        for stack in stacks {
+            assert!(is_guard(stack - 1) && is_guard(stack - PAGE_SIZE));
+            assert!(!is_guard(stack) && !is_guard(stack + MAIN_STACK_SIZE - 1));
+        }
+        let (distance, end) = MAIN_STACKS;
+        assert_eq!(main_stack(2).end, end + 2 * distance);
+        assert!(bottom(256, 0) < STACKS + (1 << 39));
+    }
 
     #[test]
     fn a_gate_holds_its_handler_in_three_pieces() {

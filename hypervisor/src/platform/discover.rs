@@ -46,7 +46,8 @@ pub fn discover(information: Information) -> Result<Machine, Trouble> {
     let bundle = information.modules.first().copied();
     let bundle_is_sound = bundle.is_none_or(|bundle| is_somewhere(bundle, image, &information));
     address_space::enter(&information.memory, bundle.filter(|_| bundle_is_sound), &features)?;
-    cpu::initialize(0, 0)?;
+    super::descriptors::map_boot_stacks()?;
+    cpu::initialize(0);
     log::show_on(screen(&information).as_ref());
     greet(&information, &features);
 
@@ -74,18 +75,18 @@ pub fn discover(information: Information) -> Result<Machine, Trouble> {
     local_apic::initialize(&features)?;
     io_apic::initialize(&madt.io_apics, &madt.overrides);
     time::initialize(&fadt);
-    let online = smp::start(&features, &madt.processors, &ram);
-    let functions = pci::initialize(&tables.get(b"MCFG").map(acpi::mcfg::parse).unwrap_or_default());
-    power::initialize(&fadt, soft_off);
-
     let low = Region {
         start: MachineAddress(0),
         end: LOW_MEMORY_END,
     };
     let taken = [low, image.outer_pages(), bundle.outer_pages()];
-    let free = taken
+    let mut free = taken
         .into_iter()
         .fold(ram.clone(), |free, hole| without(&free, hole));
+    let online = smp::start(&features, &madt.processors, &ram, &mut free);
+    let functions = pci::initialize(&tables.get(b"MCFG").map(acpi::mcfg::parse).unwrap_or_default());
+    power::initialize(&fadt, soft_off);
+
     let machine = Machine {
         memory: information.memory,
         ram,

@@ -159,7 +159,7 @@ mod machine {
     /// Return addresses by the chain of frame pointers, as far as it stays in stacks of ours; `addr2line` names them.
     fn backtrace(mut frame: u64) {
         let data = layout::image().writable();
-        let own = descriptors::main_stack(cpu::current_index());
+        let own = descriptors::main_stack(cpu::try_current().map_or(0, cpu::PerCpu::place_of_stacks));
         let is_stack = |at: u64| {
             let within =
                 |start: u64, end: u64| at >= start && at.saturating_add(16) <= end && at.is_multiple_of(8);

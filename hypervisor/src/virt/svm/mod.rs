@@ -117,7 +117,7 @@ impl Svm {
 impl Shared {
     /// What belongs to the running processor.
     fn here(&self) -> &Mutex<Processor> {
-        &self.processors[cpu::current().index]
+        &self.processors[cpu::current().index()]
     }
 }
 
