@@ -43,6 +43,8 @@ pub struct Machine {
     pub processor: Option<String>,
     /// Its network interface.
     pub nic: Option<Nic>,
+    /// Further network interfaces, whose cables hang loose.
+    pub cards: Vec<Nic>,
     /// Its disks and their files.
     pub disks: Vec<(DiskInterface, PathBuf)>,
     /// Its time is counted in instructions, [`INSTRUCTION`] each, of all processors together: every run is like the other, however busy the host is.
@@ -75,6 +77,7 @@ impl Machine {
             cpus: emulator.cpus,
             processor: None,
             nic: emulator.nic,
+            cards: emulator.cards.clone(),
             disks: interfaces.zip(paths).collect(),
             counted: false,
         }
@@ -139,17 +142,23 @@ impl Machine {
                 },
             ]);
         }
-        if let Some(nic) = self.nic {
+        let mut card = |nic: Nic, id: &str, network: &str| {
             let model = match nic {
                 Nic::E1000e => "e1000e",
                 Nic::VirtioNet => "virtio-net-pci",
             };
-            command.args([
-                "-netdev",
-                "user,id=net0",
-                "-device",
-                &format!("{model},netdev=net0,romfile="),
-            ]);
+            command.args(["-netdev", &format!("{network},id={id}")]);
+            command.args(["-device", &format!("{model},netdev={id},romfile=")]);
+        };
+        if let Some(nic) = self.nic {
+            card(nic, "net0", "user");
+        }
+        for (index, nic) in self.cards.iter().enumerate() {
+            card(
+                *nic,
+                &format!("card{index}"),
+                &format!("hubport,hubid={}", index + 1),
+            );
         }
         command
     }
@@ -272,6 +281,7 @@ mod tests {
             cpus: 2,
             processor: Some("qemu64".into()),
             nic: Some(Nic::VirtioNet),
+            cards: vec![Nic::E1000e],
             disks: vec![
                 (DiskInterface::Nvme, "one.img".into()),
                 (DiskInterface::VirtioBlk, "two.img".into()),
@@ -286,6 +296,7 @@ mod tests {
             "nvme,drive=disk0",
             "virtio-blk-pci,drive=disk1",
             "virtio-net-pci,netdev=net0",
+            "-netdev hubport,hubid=1,id=card0 -device e1000e,netdev=card0",
         ] {
             assert!(line.contains(part), "{part} is missing in {line}");
         }

@@ -8,7 +8,7 @@ use std::{
 use crate::{Error, Result, files};
 
 /// The crates that run on the bare machine.
-pub const BARE_CRATES: [&str; 7] = [
+pub const BARE_CRATES: [&str; 8] = [
     "hypervisor",
     "unikernel-rt",
     "controldom",
@@ -16,6 +16,7 @@ pub const BARE_CRATES: [&str; 7] = [
     "diskdom",
     "netdom",
     "probe",
+    "realtimedom",
 ];
 
 /// A checkout of the project.

@@ -99,6 +99,8 @@ pub struct Emulator {
     pub cpus: u32,
     /// Its network interface, if it has one.
     pub nic: Option<Nic>,
+    /// Further network interfaces, whose cables hang loose.
+    pub cards: Vec<Nic>,
     /// Its disks, in order.
     pub disks: Vec<EmulatedDisk>,
 }

@@ -97,13 +97,13 @@ mod cards {
     use alloc::{boxed::Box, string::ToString};
 
     use netdom::{
-        e1000e::{E1000e, RingMemory, registers::Registers},
-        nic::{Error, Nic},
+        e1000e::{self, Settings},
+        nic::Nic,
         switch::Port,
         virtio::VirtioNet,
     };
     use unikernel_rt::{
-        pci::{Command, Function, MmioRegion, Registers as _, enumerate},
+        pci::{Function, enumerate},
         virtio::UnikernelHal,
         virtio_pci::VirtioFunction,
     };
@@ -113,23 +113,6 @@ mod cards {
 
     /// Network controllers of the Ethernet kind.
     const ETHERNET: (u8, u8) = (0x02, 0x00);
-    /// The 82574L and the parts with its registers.
-    const E1000E: [u16; 3] = [0x10d3, 0x10f6, 0x150c];
-    /// How long a card may take for its reset.
-    const PATIENCE: core::time::Duration = core::time::Duration::from_millis(500);
-
-    struct Window(MmioRegion);
-
-    impl Registers for Window {
-        fn read(&self, offset: u32) -> u32 {
-            self.0.read32(offset as usize)
-        }
-
-        fn write(&self, offset: u32, value: u32) {
-            self.0.write32(offset as usize, value);
-        }
-    }
-
     /// Brings up every card; one that fails is named and left out. The interrupts stay bound as long as the answer lives.
     pub(super) fn bring_up(system: &System, fabric: &mut Fabric, ports: &mut PortNumbers) -> Vec<Interrupt> {
         let mut interrupts = Vec::new();
@@ -138,7 +121,10 @@ mod cards {
                 continue;
             }
             let card = match (function.vendor, function.device) {
-                (0x8086, device) if E1000E.contains(&device) => e1000e(system, &function, fabric),
+                _ if e1000e::drives(&function) => {
+                    e1000e::open(system, &function, Settings::default(), &mut fabric.pool)
+                        .map(|(card, interrupt)| (Box::new(card) as Box<dyn Nic>, interrupt))
+                }
                 (0x1af4, 0x1000 | 0x1041) => virtio(system, &function),
                 _ => Err(Failure::new("there is no driver for it")),
             };
@@ -155,36 +141,6 @@ mod cards {
             }
         }
         interrupts
-    }
-
-    fn e1000e(
-        system: &System,
-        function: &Function,
-        fabric: &mut Fabric,
-    ) -> Result<(Box<dyn Nic>, Interrupt), Failure> {
-        /// Behind the last register that the driver uses.
-        const REGISTERS: usize = 0x5800;
-        function.enable(Command::MEMORY | Command::INTERRUPT_DISABLE);
-        let window = function.map_bar(0).filter(|window| window.length() >= REGISTERS);
-        let window = window.ok_or_else(|| Failure::new("its registers cannot be mapped"))?;
-        let ring = || -> Result<RingMemory, Error> {
-            let buffer = DmaBuffer::allocate(PAGE_SIZE).map_err(|_| Error::Memory)?;
-            Ok(RingMemory {
-                bus: buffer.bus_address(),
-                memory: buffer.memory().clone(),
-            })
-        };
-        let limit = system.events.now() + PATIENCE;
-        let card = E1000e::start(
-            Window(window),
-            ring()?,
-            ring()?,
-            &mut fabric.pool,
-            || system.events.now() < limit,
-            || function.enable(Command::BUS_MASTER),
-        )?;
-        let interrupt = function.bind_interrupt(&system.events, 0)?;
-        Ok((Box::new(card), interrupt))
     }
 
     fn virtio(system: &System, function: &Function) -> Result<(Box<dyn Nic>, Interrupt), Failure> {

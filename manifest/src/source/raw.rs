@@ -129,6 +129,7 @@ pub(super) struct Emulator {
     pub memory: Option<Spanned<String>>,
     pub cpus: Option<Spanned<u32>>,
     pub nic: Nic,
+    pub cards: Vec<Nic>,
     pub disk: Vec<EmulatedDisk>,
 }
 

@@ -4,6 +4,8 @@
 //! checksums and cuts large TCP frames. What the card writes into descriptors is checked: a length beyond the buffer drops the frame.
 
 mod descriptor;
+#[cfg(target_os = "none")]
+mod function;
 mod queues;
 pub mod registers;
 
@@ -12,6 +14,8 @@ use crate::{
     nic::{Error, LONGEST, Nic, Offloads},
     pool::Pool,
 };
+#[cfg(target_os = "none")]
+pub use function::{Window, drives, open};
 use queues::{ReceiveQueue, TransmitQueue};
 use registers::{self as register, Registers};
 
@@ -29,9 +33,29 @@ pub struct RingMemory {
     pub bus: u64,
 }
 
+/// When the card interrupts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interrupts {
+    /// Seldom, for throughput: at most once in 100 microseconds, and for sent frames only when they hold many pages.
+    #[default]
+    Gathered,
+    /// At once, for each received and each sent frame.
+    Prompt,
+}
+
+/// How a card is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// When it interrupts.
+    pub interrupts: Interrupts,
+    /// What is sent is received by the card itself, and leaves it by no cable.
+    pub loopback: bool,
+}
+
 /// A card in use.
 pub struct E1000e<R> {
     registers: R,
+    settings: Settings,
     address: [u8; 6],
     transmit: TransmitQueue,
     receive: ReceiveQueue,
@@ -42,6 +66,7 @@ impl<R: Registers> E1000e<R> {
     /// `allow_memory` is called once the card has forgotten whatever it was told before, and lets it reach memory.
     pub fn start(
         registers: R,
+        settings: Settings,
         transmit: RingMemory,
         receive: RingMemory,
         pool: &mut Pool,
@@ -98,17 +123,27 @@ impl<R: Registers> E1000e<R> {
         registers.write(register::TIPG, register::TIPG_RUN);
         registers.write(register::RXCSUM, register::RXCSUM_RUN);
         registers.write(register::IVAR, register::IVAR_ALL_TO_VECTOR_0);
-        registers.write(register::EITR, register::EITR_RUN);
+        let pause_between_interrupts = match settings.interrupts {
+            Interrupts::Gathered => register::EITR_RUN,
+            Interrupts::Prompt => 0,
+        };
+        registers.write(register::EITR, pause_between_interrupts);
         // A cause that was announced is cleared and masked by that, until `rearm`.
         registers.write(
             register::EIAC,
             register::INTERRUPT_RECEIVE | register::INTERRUPT_TRANSMIT,
         );
         registers.write(register::TCTL, register::TCTL_RUN);
-        registers.write(register::RCTL, register::RCTL_RUN);
+        let loopback = if settings.loopback {
+            register::RCTL_LOOPBACK
+        } else {
+            0
+        };
+        registers.write(register::RCTL, register::RCTL_RUN | loopback);
 
         let mut card = Self {
             registers,
+            settings,
             address,
             transmit: TransmitQueue::new(transmit.memory),
             receive: ReceiveQueue::new(receive.memory),
@@ -180,7 +215,8 @@ impl<R: Registers> Nic for E1000e<R> {
         // What came while interrupts were masked would be announced at once. Who calls looks once more, and finds it.
         self.registers.write(register::ICR, both);
         // Sent frames are reclaimed by the next turn, and worth an interrupt only if they hold many pages.
-        let causes = if self.transmit.held() > SILENT {
+        let prompt = self.settings.interrupts == Interrupts::Prompt;
+        let causes = if prompt || self.transmit.held() > SILENT {
             both
         } else {
             register::INTERRUPT_RECEIVE

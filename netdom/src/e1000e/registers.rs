@@ -56,6 +56,8 @@ pub const EITR_RUN: u32 = 100_000 / 256;
 
 /// Receiver on; broadcast and, since the switch decides, everything else accepted; 2048-byte buffers; the check sequence stripped.
 pub const RCTL_RUN: u32 = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 15 | 1 << 26;
+/// The card receives what it sends (RCTL.LBM).
+pub const RCTL_LOOPBACK: u32 = 1 << 6;
 /// Transmitter on; short frames padded; the collision numbers of the datasheet.
 pub const TCTL_RUN: u32 = 1 << 1 | 1 << 3 | 0x0f << 4 | 0x3f << 12;
 /// Write descriptors back one by one, in granularity of descriptors; bit 22 must be 1 (section 10.2.6.11).

@@ -87,6 +87,10 @@ impl Card {
 }
 
 fn bench() -> (Rc<Card>, E1000e<Window>, Pool) {
+    bench_with(Settings::default())
+}
+
+fn bench_with(settings: Settings) -> (Rc<Card>, E1000e<Window>, Pool) {
     let card = Rc::new(Card {
         registers: RefCell::default(),
         receive: SharedMemory::allocate(1).unwrap(),
@@ -100,6 +104,7 @@ fn bench() -> (Rc<Card>, E1000e<Window>, Pool) {
     let mut pool = Pool::new(card.pool.clone(), POOL_BUS);
     let driver = E1000e::start(
         Window(card.clone()),
+        settings,
         RingMemory {
             memory: card.transmit.clone(),
             bus: TRANSMIT_BUS,
@@ -160,6 +165,7 @@ fn a_silent_card_is_given_up() {
     let mut pool = Pool::new(SharedMemory::allocate(1).unwrap(), 0);
     let started = E1000e::start(
         Stuck,
+        Settings::default(),
         memory(),
         memory(),
         &mut pool,
@@ -282,4 +288,24 @@ fn sent_frames_are_announced_only_when_they_hold_many_pages() {
     card.sends();
     driver.reclaim(&mut pool);
     assert!(!armed(&mut driver));
+}
+
+#[test]
+fn a_prompt_card_announces_each_sent_frame_at_once() {
+    let (card, mut driver, mut pool) = bench_with(Settings {
+        interrupts: Interrupts::Prompt,
+        loopback: true,
+    });
+    assert_eq!(card.register(register::EITR), 0);
+    assert_ne!(card.register(register::RCTL) as u32 & register::RCTL_LOOPBACK, 0);
+    let one = frame(&mut pool, &[&[1; 60]], Offload::default());
+    driver.transmit(one, &mut pool).unwrap();
+    driver.rearm();
+    assert_ne!(
+        card.register(register::IMS) as u32 & register::INTERRUPT_TRANSMIT,
+        0
+    );
+    let (card, _, _) = bench();
+    assert_eq!(card.register(register::EITR) as u32, register::EITR_RUN);
+    assert_eq!(card.register(register::RCTL) as u32 & register::RCTL_LOOPBACK, 0);
 }

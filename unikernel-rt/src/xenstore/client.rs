@@ -22,6 +22,9 @@ use crate::ring::bytes::ByteChannel;
 /// some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Requests that wait for an answer at most while their sender does not.
+const MOST_POSTED: usize = 8;
+
 /// A xenstore that is reached over its ring.
 pub struct Client {
     ring: ByteChannel,
@@ -34,6 +37,29 @@ struct State {
     assembler: Assembler,
     events: VecDeque<WatchEvent>,
     last_request: u32,
+    /// Requests whose sender does not wait for the answer, and their paths.
+    posted: Vec<(u32, String)>,
+}
+
+impl State {
+    fn next_number(&mut self) -> u32 {
+        self.last_request = self.last_request.wrapping_add(1);
+        self.last_request
+    }
+
+    /// Takes note of the answer to a request that nobody waits for; whether it was one.
+    fn settle(&mut self, message: &Message) -> bool {
+        let number = message.header.request;
+        let Some(at) = self.posted.iter().position(|(posted, _)| *posted == number) else {
+            return false;
+        };
+        let (_, path) = self.posted.swap_remove(at);
+        if message.header.kind == XS_ERROR {
+            let name = message.strings().ok().and_then(|names| names.into_iter().next());
+            log::warn!("{}", StoreError::refused(&path, &name.unwrap_or_default()));
+        }
+        true
+    }
 }
 
 impl Client {
@@ -57,11 +83,7 @@ impl Client {
         if payload.len() > wire::PAYLOAD_MAX {
             return Err(StoreError::TooLong(payload.len()));
         }
-        let number = {
-            let mut state = self.state.borrow_mut();
-            state.last_request = state.last_request.wrapping_add(1);
-            state.last_request
-        };
+        let number = self.state.borrow_mut().next_number();
         self.send(&Message::new(kind, number, transaction.0, payload).encode(), path)?;
         let answer = self.answer(number, path)?;
         if !self.state.borrow().events.is_empty() {
@@ -111,6 +133,9 @@ impl Client {
     fn next_message(&self) -> Result<Option<Message>, StoreError> {
         let state = &mut *self.state.borrow_mut();
         while let Some(message) = state.assembler.message()? {
+            if message.header.kind != XS_WATCH_EVENT && state.settle(&message) {
+                continue;
+            }
             if message.header.kind != XS_WATCH_EVENT {
                 return Ok(Some(message));
             }
@@ -194,6 +219,27 @@ impl Store for Client {
         let mut payload = wire::join(&[path]);
         payload.extend_from_slice(value);
         self.request(XS_WRITE, transaction, path, payload).map(drop)
+    }
+
+    fn post(&self, path: &str, value: &[u8]) -> Result<bool, StoreError> {
+        let mut payload = wire::join(&[path]);
+        payload.extend_from_slice(value);
+        if payload.len() > wire::PAYLOAD_MAX {
+            return Err(StoreError::TooLong(payload.len()));
+        }
+        let mut state = self.state.borrow_mut();
+        if state.posted.len() >= MOST_POSTED {
+            return Ok(false);
+        }
+        let number = state.next_number();
+        let request = Message::new(XS_WRITE, number, 0, payload).encode();
+        if self.ring.writable()? < request.len() {
+            return Ok(false);
+        }
+        self.ring.write(&request)?;
+        self.channel.notify();
+        state.posted.push((number, path.to_string()));
+        Ok(true)
     }
 
     fn make_directory(&self, transaction: Transaction, path: &str) -> Result<(), StoreError> {

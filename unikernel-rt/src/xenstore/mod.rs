@@ -103,6 +103,12 @@ pub trait Store {
     fn read(&self, transaction: Transaction, path: &str) -> Result<Vec<u8>, StoreError>;
     /// Sets a node's value; makes the node and its parents if need be.
     fn write(&self, transaction: Transaction, path: &str, value: &[u8]) -> Result<(), StoreError>;
+    /// Sets a node's value without waiting for the answer, for who must not wait. Answers `false` and does nothing while there is no room for the
+    /// request, or too many answers are outstanding. A refusal is logged when it arrives; answers are taken by every other call, such as
+    /// [`take_event`](Self::take_event).
+    fn post(&self, path: &str, value: &[u8]) -> Result<bool, StoreError> {
+        self.write(Transaction::NONE, path, value).map(|()| true)
+    }
     /// Makes an empty node if there is none.
     fn make_directory(&self, transaction: Transaction, path: &str) -> Result<(), StoreError>;
     /// Removes a node and everything below it.

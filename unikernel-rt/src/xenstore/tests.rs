@@ -9,6 +9,7 @@ use crate::event::{Channel, EventChannels, Events};
 use crate::fake::{FakeEvents, FakeStore};
 use crate::memory::SharedMemory;
 use crate::ring::bytes::ByteChannel;
+use crate::time::Clock;
 
 proptest! {
     #[test]
@@ -243,4 +244,34 @@ fn the_fake_tells_watchers_what_a_server_would() {
     assert_eq!(store.take_event().unwrap().unwrap().path, "device");
     assert_eq!(store.take_event().unwrap(), None);
     assert!(store.watch("device", "d").is_err() && store.unwatch("device", "x").is_err());
+}
+
+#[test]
+fn posts_wait_for_nobody_and_their_answers_are_taken_on_the_way() {
+    let (client, events) = with_server(|message| {
+        let refused = message.payload.starts_with(b"closed\0");
+        let kind = if refused { XS_ERROR } else { message.header.kind };
+        let payload = if refused {
+            b"EACCES\0".to_vec()
+        } else {
+            b"OK\0".to_vec()
+        };
+        vec![Message::new(kind, message.header.request, 0, payload)]
+    });
+    let before = events.now();
+    let posted = (0..20).take_while(|_| client.post("open", b"1").unwrap()).count();
+    assert_eq!(posted, 8, "the server had no turn yet");
+    assert_eq!(events.now(), before);
+    // A call that waits finds its own answer behind those.
+    client.write(Transaction::NONE, "open", b"2").unwrap();
+    assert!(client.post("closed", b"1").unwrap());
+    assert_eq!(client.take_event().unwrap(), None);
+    client.write(Transaction::NONE, "open", b"3").unwrap();
+    let long = [b'x'; 900];
+    assert!(client.post("open", &long).unwrap());
+    assert!(!client.post("open", &long).unwrap(), "there is no room for it");
+    assert!(matches!(
+        client.post("open", &[0; 5000]),
+        Err(StoreError::TooLong(_))
+    ));
 }

@@ -72,7 +72,7 @@ impl Checker<'_> {
             }
             *cpus.get_ref()
         });
-        let nic = match source.nic {
+        let nic = |source: &raw::Nic| match source {
             raw::Nic::E1000e => Some(Nic::E1000e),
             raw::Nic::VirtioNet => Some(Nic::VirtioNet),
             raw::Nic::None => None,
@@ -81,7 +81,8 @@ impl Checker<'_> {
         Emulator {
             memory: memory.unwrap_or(USUAL_EMULATOR_MEMORY),
             cpus,
-            nic,
+            nic: nic(&source.nic),
+            cards: source.cards.iter().filter_map(nic).collect(),
             disks,
         }
     }

@@ -1,0 +1,145 @@
+//! What was measured, and its text.
+
+use alloc::string::String;
+use core::fmt::{self, Write};
+
+use crate::histogram::{Histogram, Summary};
+
+/// Latencies and counts since the start, or since they were last forgotten.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// From a deadline to the first instruction behind the wait for it.
+    pub wake: Histogram,
+    /// From the doorbell that hands the card a frame to the handler of the interrupt that says that it was sent.
+    pub interrupt: Histogram,
+    /// Deadlines that had no turn.
+    pub missed: u64,
+    /// Turns in which no frame had come back from the turn before.
+    pub silent: u64,
+    /// Turns whose frame the card has not announced.
+    pub unannounced: u64,
+}
+
+/// Which of the two histograms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// [`Figures::wake`].
+    Wake,
+    /// [`Figures::interrupt`].
+    Interrupt,
+}
+
+impl Figures {
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        self.wake.reset();
+        self.interrupt.reset();
+        (self.missed, self.silent, self.unannounced) = (0, 0, 0);
+    }
+
+    /// One of the histograms.
+    pub fn histogram(&self, which: Which) -> &Histogram {
+        match which {
+            Which::Wake => &self.wake,
+            Which::Interrupt => &self.interrupt,
+        }
+    }
+
+    /// A histogram as `data/latency` and `data/interrupt-latency` have it: seven numbers, then how many values are in each octave that has any.
+    pub fn node(&self, which: Which) -> String {
+        let histogram = self.histogram(which);
+        let missed = match which {
+            Which::Wake => self.missed,
+            Which::Interrupt => self.unannounced,
+        };
+        let Summary {
+            count,
+            least,
+            median,
+            p99,
+            p999,
+            most,
+        } = histogram.summary();
+        let mut text = String::with_capacity(256);
+        // Writing to a string does not fail.
+        let _ = write!(text, "{count} {least} {median} {p99} {p999} {most} {missed}");
+        for octave in 0..Histogram::OCTAVES {
+            let count = histogram.octave(octave);
+            if count > 0 {
+                let _ = write!(text, " {}:{count}", 1u64 << octave);
+            }
+        }
+        text
+    }
+}
+
+/// A line for people.
+impl fmt::Display for Figures {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (wake, interrupt) = (self.wake.summary(), self.interrupt.summary());
+        write!(
+            formatter,
+            "{} turns, {} missed; late by least {} median {} 99% {} 99.9% {} most {}",
+            wake.count,
+            self.missed,
+            Short(wake.least),
+            Short(wake.median),
+            Short(wake.p99),
+            Short(wake.p999),
+            Short(wake.most)
+        )?;
+        write!(
+            formatter,
+            "; interrupts {} median {} most {}; {} turns without an input",
+            interrupt.count,
+            Short(interrupt.median),
+            Short(interrupt.most),
+            self.silent
+        )
+    }
+}
+
+/// Nanoseconds as people read them.
+pub struct Short(pub u64);
+
+impl fmt::Display for Short {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0..1_000 => write!(formatter, "{}ns", self.0),
+            1_000..1_000_000 => write!(formatter, "{}.{:02}us", self.0 / 1000, self.0 % 1000 / 10),
+            _ => write!(
+                formatter,
+                "{}.{:02}ms",
+                self.0 / 1_000_000,
+                self.0 % 1_000_000 / 10_000
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::time::Duration;
+
+    #[test]
+    fn text_says_what_was_measured() {
+        let mut figures = Figures::default();
+        assert_eq!(figures.node(Which::Wake), "0 0 0 0 0 0 0");
+        for nanoseconds in [700, 5_000, 5_100, 1_250_000] {
+            figures.wake.record(Duration::from_nanos(nanoseconds));
+        }
+        figures.missed = 1;
+        let node = figures.node(Which::Wake);
+        assert!(node.starts_with("4 700 "), "{node}");
+        assert!(node.ends_with(" 1250000 1 512:1 4096:2 1048576:1"), "{node}");
+        let line = figures.to_string();
+        assert!(
+            line.starts_with("4 turns, 1 missed; late by least 700ns median 5.11us"),
+            "{line}"
+        );
+        assert!(line.contains("most 1.25ms;"), "{line}");
+        figures.reset();
+        assert_eq!(figures.node(Which::Wake), "0 0 0 0 0 0 0");
+    }
+}
