@@ -14,11 +14,13 @@ use crate::{
     platform::time,
 };
 
-/// Fills the time page of a vCPU, in its `vcpu_info`, and the copy of it that it shows to user mode. The rate never changes, so once a place is enough.
+/// Fills the time page of a vCPU, in its `vcpu_info` if it has one, and the copy of it that it shows to user mode. The rate never changes, so once a place is
+/// enough.
 pub fn publish(hv: &mut Hypervisor, id: VcpuId) {
     let memory = hv.memory;
     let Some(vcpu) = hv.vcpu_mut(id) else { return };
-    let place = MachineAddress(vcpu.vcpu_info.0 + offset_of!(VcpuInfo, time) as u64);
+    let Some(info) = vcpu.vcpu_info else { return };
+    let place = MachineAddress(info.0 + offset_of!(VcpuInfo, time) as u64);
     let counter = time::tsc_at_zero().wrapping_add(vcpu.machine.tsc_offset);
     // The very scale of the machine's clock, so that guests compute what the hypervisor does.
     let update = vcpu.machine.clock.update(time::scale(), counter, 0);

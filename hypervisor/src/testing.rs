@@ -15,7 +15,7 @@ use crate::{
         PageKind,
     },
     platform::Machine,
-    virt::{Backend, Exit, Injection, Paging, Registers, VirtualCpu},
+    virt::{Backend, Exit, Injection, Paging, Registers, StartState, VirtualCpu},
 };
 
 /// Pages of RAM of every domain.
@@ -77,8 +77,16 @@ impl VirtualCpu for FakeCpu {
     fn enter_startup(&mut self, registers: &mut Registers, vector: u8) {
         registers.rip = u64::from(vector) << 12;
     }
-    fn enter_long_mode(&mut self, registers: &mut Registers, entry: u64, stack: u64, cr3: u64) {
-        (registers.rip, registers.rsp, self.paging.cr3) = (entry, stack, cr3);
+    fn enter_at(&mut self, start: &StartState) {
+        self.paging = Paging {
+            cr0: start.cr0,
+            cr3: start.cr3,
+            cr4: start.cr4,
+            efer: start.efer,
+            privilege: 0,
+            long_code: start.cs.attributes & 1 << 9 != 0,
+            code_base: start.cs.base.into(),
+        };
     }
     fn read_msr(&self, _: u32) -> Option<u64> {
         None
@@ -205,7 +213,7 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
                 paging: KERNEL,
                 injected: None,
             };
-            let info = MachineAddress(shared_info.address().0 + u64::from(index) * 64);
+            let info = crate::domain::legacy_vcpu_info(shared_info, index);
             Vcpu::new(VcpuId { domain: id, index }, Box::new(processor), info, 0)
         })
         .collect();

@@ -24,7 +24,7 @@ use crate::{
     errno::Errno,
     event, grant,
     guest::{acpi, cpuid, pci::PciView, pvh},
-    memory::{Frame, GuestAddress, MachineAddress, Mapping, OutOfMemory, P2m, PAGE_SIZE, PageKind},
+    memory::{Frame, GuestAddress, Mapping, OutOfMemory, P2m, PAGE_SIZE, PageKind},
     platform::time,
     sched::Class,
     virt::VirtualCpu,
@@ -281,12 +281,7 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
     };
     let now = time::now();
     let vcpus = (0..).zip(processors).map(|(index, processor)| {
-        let own_info = MachineAddress(shared_info.address().0 + u64::from(index) * VCPU_INFO_LENGTH);
-        let info = if index < LEGACY_VCPUS {
-            own_info
-        } else {
-            shared_info.address()
-        };
+        let info = super::legacy_vcpu_info(shared_info, index);
         Vcpu::new(VcpuId { domain: id, index }, processor, info, now)
     });
     let vcpus: Vec<Vcpu> = vcpus.collect();
@@ -338,10 +333,6 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
     hv.bring_up(first);
     Ok(())
 }
-
-/// `vcpu_info`s that the shared-info page has room for (XEN_LEGACY_MAX_VCPUS); the others register a place of their own before they are brought up.
-const LEGACY_VCPUS: u32 = 32;
-const VCPU_INFO_LENGTH: u64 = size_of::<xen_abi::xen::VcpuInfo>() as u64;
 
 /// Puts what the domain finds at its start into its memory, and maps the pages beyond; answers where `hvm_start_info` is.
 fn prepare(hv: &mut Hypervisor, id: DomainId, memory: &mut Memory) -> Result<GuestAddress, Failure> {

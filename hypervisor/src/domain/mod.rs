@@ -12,7 +12,7 @@ mod vcpu;
 
 use alloc::{boxed::Box, string::String, vec::Vec};
 
-pub use vcpu::{Polling, Runstate, Vcpu, VcpuStatus};
+pub use vcpu::{Polling, Runstate, Vcpu, VcpuStatus, legacy_vcpu_info};
 
 use crate::{
     event::EventChannels,

@@ -7,7 +7,7 @@ use xen_abi::vcpu::RUNSTATE_offline;
 use super::VcpuId;
 use crate::{
     guest::VcpuMachine,
-    memory::MachineAddress,
+    memory::{Frame, MachineAddress},
     virt::{ExtendedState, Registers, VirtualCpu},
 };
 
@@ -25,8 +25,8 @@ pub struct Vcpu {
     pub machine: VcpuMachine,
     /// Floating-point and vector state while it is not loaded.
     pub extended: crate::virt::ExtendedState,
-    /// Machine address of its `vcpu_info`; in the shared-info page until it registers another place.
-    pub vcpu_info: MachineAddress,
+    /// Machine address of its `vcpu_info`: in the shared-info page if that has room for it, until it registers another place; see [`legacy_vcpu_info`].
+    pub vcpu_info: Option<MachineAddress>,
     /// Vector that an upcall is injected as; `None` until the guest sets one.
     pub upcall_vector: Option<u8>,
     /// When its one-shot timer fires, in nanoseconds of the machine's clock.
@@ -57,7 +57,12 @@ pub struct Vcpu {
 
 impl Vcpu {
     /// A vCPU that has not been started. The first of a domain is its bootstrap processor; the others wait for a start-up message.
-    pub fn new(id: VcpuId, processor: Box<dyn VirtualCpu>, vcpu_info: MachineAddress, now: u64) -> Self {
+    pub fn new(
+        id: VcpuId,
+        processor: Box<dyn VirtualCpu>,
+        vcpu_info: Option<MachineAddress>,
+        now: u64,
+    ) -> Self {
         Self {
             id,
             status: VcpuStatus::Offline,
@@ -95,6 +100,15 @@ impl Vcpu {
             .flatten()
             .min()
     }
+}
+
+/// Where a vCPU's `vcpu_info` is before it has registered another place: one of the first 32 (XEN_LEGACY_MAX_VCPUS) has one in the shared-info page, the
+/// others have none, and learn of no event until they have registered one.
+pub fn legacy_vcpu_info(shared_info: Frame, index: u32) -> Option<MachineAddress> {
+    const COUNT: u64 = 32;
+    let index = u64::from(index);
+    let length = size_of::<xen_abi::xen::VcpuInfo>() as u64;
+    (index < COUNT).then(|| MachineAddress(shared_info.address().0 + index * length))
 }
 
 /// Whether a vCPU may run.

@@ -203,7 +203,7 @@ pub fn unmask(hv: &mut Hypervisor, domain: DomainId, port: u32) -> Result<(), Er
     let Some((bits, vcpu_info)) = bits(hv, domain, port) else {
         return Err(Errno::INVAL);
     };
-    if bits.unmask() && bits.announce(vcpu_info) {
+    if bits.unmask() && vcpu_info.is_some_and(|info| bits.announce(info)) {
         let index = hv.body(domain).map_or(0, |body| body.events.port(port).vcpu);
         announced(hv, VcpuId { domain, index });
     }
@@ -267,23 +267,30 @@ pub fn take_console_back(hv: &Hypervisor, domain: DomainId) {
 /// vCPU that is about to block does not.
 pub fn upcall_pending(hv: &Hypervisor, vcpu: VcpuId) -> bool {
     hv.vcpu(vcpu)
-        .is_some_and(|vcpu| shared::upcall_pending(&hv.memory, vcpu.vcpu_info))
+        .and_then(|vcpu| vcpu.vcpu_info)
+        .is_some_and(|info| shared::upcall_pending(&hv.memory, info))
 }
 
-/// Moves a vCPU's `vcpu_info` to another place, with what is pending in it; the guest is told to look at every word once, since an event may have
-/// fallen between.
+/// Moves a vCPU's `vcpu_info` to another place, with what is pending in it, or gives it its first one; the guest is told to look at every word once, since
+/// an event may have fallen between.
 pub fn move_vcpu_info(hv: &mut Hypervisor, vcpu: VcpuId, to: MachineAddress) -> Result<(), Errno> {
     let memory = hv.memory;
     let moved = hv.vcpu_mut(vcpu).ok_or(Errno::NOENT)?;
-    let from = core::mem::replace(&mut moved.vcpu_info, to);
-    memory.copy(from, to, size_of::<xen_abi::xen::VcpuInfo>());
+    let length = size_of::<xen_abi::xen::VcpuInfo>();
+    match moved.vcpu_info.replace(to) {
+        Some(from) => memory.copy(from, to, length),
+        None => {
+            memory.zero(to, length);
+            crate::guest_time::publish(hv, vcpu);
+        }
+    }
     shared::announce_all(&memory, to);
     announced(hv, vcpu);
     Ok(())
 }
 
-/// The bits of a port and the `vcpu_info` of the vCPU that learns of it.
-fn bits(hv: &Hypervisor, domain: DomainId, port: u32) -> Option<(PortBits<'_>, MachineAddress)> {
+/// The bits of a port and the `vcpu_info` of the vCPU that learns of it, if that has one by now.
+fn bits(hv: &Hypervisor, domain: DomainId, port: u32) -> Option<(PortBits<'_>, Option<MachineAddress>)> {
     let body = hv.body(domain)?;
     let vcpu = body.vcpus.get(body.events.port(port).vcpu as usize)?;
     Some((
@@ -300,7 +307,7 @@ fn set_pending(hv: &mut Hypervisor, domain: DomainId, port: u32) {
     if !bits.set_pending() {
         return;
     }
-    let upcall = !bits.is_masked() && bits.announce(vcpu_info);
+    let upcall = !bits.is_masked() && vcpu_info.is_some_and(|info| bits.announce(info));
     let Some(body) = hv.body(domain) else { return };
     let told = body.events.port(port).vcpu;
     let polls = |vcpu: &crate::domain::Vcpu| {

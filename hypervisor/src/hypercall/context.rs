@@ -44,8 +44,6 @@ impl DomainCalls {
 /// What hypercalls remember of a vCPU.
 #[derive(Clone, Default)]
 pub(super) struct VcpuCalls {
-    /// `VCPUOP_initialise` has set its registers.
-    pub(super) initialised: bool,
     /// It has registered a `vcpu_info` of its own.
     pub(super) has_own_info: bool,
     /// Guest-virtual address of the copy of its clock that it shows to user mode.

@@ -20,6 +20,7 @@ mod multicall;
 mod page;
 mod physdev;
 mod sched;
+mod start;
 mod vcpu;
 mod version;
 

@@ -75,10 +75,12 @@ pub(super) fn shut_down(hv: &mut Hypervisor, domain: DomainId, reason: u32) -> R
 /// Waits for an event; one that is pending already ends the wait before it begins.
 fn block(hv: &mut Hypervisor, caller: VcpuId) -> Result {
     let vcpu = hv.vcpu(caller).ok_or(Errno::SRCH)?;
-    let mask = vcpu.vcpu_info.0 + core::mem::offset_of!(VcpuInfo, evtchn_upcall_mask) as u64;
-    hv.memory
-        .atomic_u8(MachineAddress(mask))
-        .store(0, core::sync::atomic::Ordering::Release);
+    if let Some(info) = vcpu.vcpu_info {
+        let mask = info.0 + core::mem::offset_of!(VcpuInfo, evtchn_upcall_mask) as u64;
+        hv.memory
+            .atomic_u8(MachineAddress(mask))
+            .store(0, core::sync::atomic::Ordering::Release);
+    }
     Ok(if event::upcall_pending(hv, caller) {
         Answer::OK
     } else {

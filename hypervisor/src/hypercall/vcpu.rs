@@ -12,7 +12,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::{
     Answer, Call, Result,
     context::{VcpuCalls, read, space, write},
-    machine, sched,
+    machine, sched, start,
 };
 use crate::{
     Hypervisor,
@@ -24,9 +24,6 @@ use crate::{
 
 /// The shortest period of a timer, in nanoseconds.
 const MIN_PERIOD: u64 = 1_000_000;
-const EFER_LONG_MODE: u64 = 1 << 8;
-const CR0_PAGING: u64 = 1 << 31;
-const CR4_PAE: u64 = 1 << 5;
 
 pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) -> Result {
     let [operation, index, at, ..] = call.arguments;
@@ -40,7 +37,7 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
     match operation {
         VCPUOP_initialise => initialise(hv, caller, id, at),
         VCPUOP_up => {
-            if !calls(hv, id)?.initialised {
+            if vcpu.awaits_startup {
                 return Err(Errno::INVAL);
             }
             hv.bring_up(id);
@@ -141,29 +138,21 @@ pub(super) fn assist(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) -> Re
     Ok(Answer::OK)
 }
 
-/// Gives a vCPU that is down the registers that it starts with: 64-bit ones, as kernels that can make this call have them.
+/// Gives a vCPU that waits for its start the registers that it starts with. It comes up by `VCPUOP_up`.
 fn initialise(hv: &mut Hypervisor, caller: VcpuId, id: VcpuId, at: u64) -> Result {
     let context: VcpuHvmContext = read(hv, caller, at)?;
-    let initialised = calls(hv, id)?.initialised;
     let vcpu = hv.vcpu_mut(id).ok_or(Errno::NOENT)?;
-    if vcpu.status != VcpuStatus::Offline || initialised {
+    if !vcpu.awaits_startup {
         return Err(Errno::EXIST);
     }
-    let state = match context.mode {
-        VCPU_HVM_MODE_64B => context.x86_64(),
-        VCPU_HVM_MODE_32B => return Err(Errno::NOTSUP),
-        _ => return Err(Errno::INVAL),
-    };
-    if state.efer & EFER_LONG_MODE == 0 || state.cr0 & CR0_PAGING == 0 || state.cr4 & CR4_PAE == 0 {
+    // It would learn of no event.
+    if vcpu.vcpu_info.is_none() {
         return Err(Errno::INVAL);
     }
-    let registers = &mut vcpu.registers;
-    vcpu.processor
-        .enter_long_mode(registers, state.rip, state.rsp, state.cr3);
-    (registers.rax, registers.rbx, registers.rcx, registers.rdx) =
-        (state.rax, state.rbx, state.rcx, state.rdx);
-    (registers.rbp, registers.rsi, registers.rdi) = (state.rbp, state.rsi, state.rdi);
-    calls(hv, id)?.initialised = true;
+    let (registers, state) = start::checked(&context)?;
+    vcpu.registers = registers;
+    vcpu.processor.enter_at(&state);
+    vcpu.awaits_startup = false;
     Ok(Answer::OK)
 }
 
@@ -182,7 +171,6 @@ fn down(hv: &mut Hypervisor, caller: VcpuId, id: VcpuId) -> Result {
         return Ok(Answer::OK);
     }
     // It comes up again where it left off, with this call done.
-    calls(hv, id)?.initialised = true;
     hv.take_down(id);
     let vcpu = hv.vcpu_mut(id).ok_or(Errno::NOENT)?;
     if id != caller {
@@ -267,11 +255,12 @@ pub fn update_time_area(hv: &Hypervisor, id: VcpuId) {
     let Some(vcpu) = body.vcpus.get(id.index as usize) else {
         return;
     };
-    let (Some(area), Ok(space)) = (body.calls.time_area(id.index), space(hv, id)) else {
+    let (Some(area), Some(info), Ok(space)) = (body.calls.time_area(id.index), vcpu.vcpu_info, space(hv, id))
+    else {
         return;
     };
     let mut time = VcpuTimeInfo::new_zeroed();
-    let from = vcpu.vcpu_info.0 + core::mem::offset_of!(VcpuInfo, time) as u64;
+    let from = info.0 + core::mem::offset_of!(VcpuInfo, time) as u64;
     hv.memory.read(MachineAddress(from), time.as_mut_bytes());
     let done = time.version;
     // Odd while the rest changes: `version` is the first field, and each write is whole before the next.

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 
-use super::{Exit, Injection, Paging, Registers, VirtualCpu};
+use super::{Exit, Injection, Paging, Registers, StartState, VirtualCpu};
 use crate::memory::{FrameAllocator, GuestAddress, MachineAddress};
 
 /// The place of a vCPU that is elsewhere. Whoever wants to see or change what is the processor backend's recalls the vCPU first
@@ -43,7 +43,7 @@ impl VirtualCpu for Away {
     }
     fn enter_pvh(&mut self, _: &mut Registers, _: GuestAddress, _: GuestAddress) {}
     fn enter_startup(&mut self, _: &mut Registers, _: u8) {}
-    fn enter_long_mode(&mut self, _: &mut Registers, _: u64, _: u64, _: u64) {}
+    fn enter_at(&mut self, _: &StartState) {}
     fn read_msr(&self, _: u32) -> Option<u64> {
         None
     }

@@ -4,12 +4,14 @@
 
 mod away;
 mod extended;
+mod start;
 mod svm;
 
 use alloc::boxed::Box;
 
 pub use away::Away;
 pub use extended::{ExtendedState, forget_branches, loaded_xcr0, offered as offered_xcr0, set_loaded_xcr0};
+pub use start::{StartSegment, StartState};
 
 use crate::memory::{DirectMap, FrameAllocator, GuestAddress, MachineAddress, OutOfMemory};
 
@@ -166,8 +168,8 @@ pub trait VirtualCpu: Send {
     fn enter_pvh(&mut self, registers: &mut Registers, entry: GuestAddress, start_info: GuestAddress);
     /// The state after a start-up IPI: real mode at `vector` << 12.
     fn enter_startup(&mut self, registers: &mut Registers, vector: u8);
-    /// The 64-bit flat state that `VCPUOP_initialise` of HVM guests describes.
-    fn enter_long_mode(&mut self, registers: &mut Registers, entry: u64, stack: u64, cr3: u64);
+    /// A state of the guest's choice, which the caller has checked; the general registers are the caller's, too.
+    fn enter_at(&mut self, start: &StartState);
     /// Reads a model-specific register that the backend keeps per vCPU (EFER, the SYSCALL registers, FS/GS bases, PAT …); `None` if it is none of
     /// those.
     fn read_msr(&self, msr: u32) -> Option<u64>;

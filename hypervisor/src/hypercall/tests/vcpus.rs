@@ -297,7 +297,7 @@ fn a_vcpu_comes_up_goes_down_and_keeps_its_info() {
     assert_eq!(op(&mut hv, VCPUOP_register_vcpu_info, 0, AT), error(Errno::INVAL));
     assert_eq!(
         hv.vcpu(vcpu(3)).unwrap().vcpu_info,
-        testing::machine(&hv, 3, 7 * 4096 + 64)
+        Some(testing::machine(&hv, 3, 7 * 4096 + 64))
     );
     put(&hv, 3, LIST, &7u64);
     let request = MemoryReservation {
@@ -346,4 +346,112 @@ fn a_vcpu_comes_up_goes_down_and_keeps_its_info() {
             reason: SHUTDOWN_poweroff
         }
     );
+}
+
+#[test]
+fn a_vcpu_beyond_the_shared_info_page_has_no_info_until_it_registers_one() {
+    let mut hv = testing::hypervisor_with(vec![testing::spec("guest", 40)]);
+    let (first, last) = (vcpu(1), VcpuId { index: 39, ..vcpu(1) });
+    let op = |hv: &mut Hypervisor, operation, index, at| {
+        call(hv, vcpu(1), __HYPERVISOR_vcpu_op, &[operation, index, at])
+    };
+    let shared_info = hv.body(DomainId(1)).unwrap().shared_info.address();
+    let first_info = |hv: &Hypervisor| {
+        let mut bytes = [0; size_of::<VcpuInfo>()];
+        hv.memory.read(shared_info, &mut bytes);
+        VcpuInfo::read_from_bytes(&bytes).unwrap()
+    };
+    // An event for it is not announced to the first vCPU in its stead, and waits.
+    let port = crate::event::bind_ipi(&mut hv, DomainId(1), 39).unwrap();
+    crate::event::send(&mut hv, DomainId(1), port).unwrap();
+    crate::event::unmask(&mut hv, DomainId(1), port).unwrap();
+    assert!(!crate::event::upcall_pending(&hv, first) && !crate::event::upcall_pending(&hv, last));
+    assert!(crate::event::is_pending(&hv, DomainId(1), port));
+    // Its clock is not the first one's, either.
+    crate::guest_time::publish(&mut hv, last);
+    assert_eq!(
+        (first_info(&hv).evtchn_pending_sel, first_info(&hv).time.version),
+        (0, 0)
+    );
+    // Nor does it start in the state that a hypercall names: nothing would ever wake it.
+    let state = VcpuHvmX8664 {
+        cr0: 1 << 31 | 1,
+        cr4: 1 << 5,
+        efer: 0x500,
+        ..Default::default()
+    };
+    put(&hv, 1, LIST, &VcpuHvmContext::from(state));
+    assert_eq!(op(&mut hv, VCPUOP_initialise, 39, LIST), error(Errno::INVAL));
+
+    let place = VcpuRegisterVcpuInfo {
+        mfn: 7,
+        offset: 64,
+        rsvd: 0,
+    };
+    poke(&hv, 1, 7 * 4096 + 64, &[0xff; 64]);
+    put(&hv, 1, AT, &place);
+    assert_eq!(op(&mut hv, VCPUOP_register_vcpu_info, 39, AT), 0);
+    let info = get::<VcpuInfo>(&hv, 1, 7 * 4096 + 64);
+    assert_eq!(
+        (info.evtchn_upcall_pending, info.evtchn_pending_sel),
+        (1, u64::MAX)
+    );
+    assert!(info.time.version != 0 && info.time.version.is_multiple_of(2));
+    assert!(crate::event::upcall_pending(&hv, last) && !crate::event::upcall_pending(&hv, first));
+    assert_eq!(op(&mut hv, VCPUOP_initialise, 39, LIST), 0);
+    assert_eq!(op(&mut hv, VCPUOP_up, 39, 0), 0);
+}
+
+#[test]
+fn a_vcpu_starts_in_32_bits_and_goes_down_and_up_where_it_was() {
+    let mut hv = hypervisor();
+    let second = VcpuId { index: 1, ..vcpu(3) };
+    let op = |hv: &mut Hypervisor, operation, index, at| {
+        call(hv, vcpu(3), __HYPERVISOR_vcpu_op, &[operation, index, at])
+    };
+    let flat = u32::MAX;
+    let state = VcpuHvmX8632 {
+        eip: 0x2000,
+        esi: 5,
+        cr0: 1,
+        cs_limit: flat,
+        ds_limit: flat,
+        ss_limit: flat,
+        es_limit: flat,
+        tr_limit: 0x67,
+        cs_ar: 0xc9b,
+        ds_ar: 0xc93,
+        ss_ar: 0xc93,
+        es_ar: 0xc93,
+        tr_ar: 0x8b,
+        ..Default::default()
+    };
+    put(
+        &hv,
+        3,
+        AT,
+        &VcpuHvmContext::from(VcpuHvmX8632 { tr_ar: 0, ..state }),
+    );
+    assert_eq!(op(&mut hv, VCPUOP_initialise, 1, AT), error(Errno::INVAL));
+    put(&hv, 3, AT, &VcpuHvmContext::from(state));
+    assert_eq!(op(&mut hv, VCPUOP_initialise, 1, AT), 0);
+    assert_eq!(op(&mut hv, VCPUOP_initialise, 1, AT), error(Errno::EXIST));
+    assert_eq!(hv.vcpu(second).unwrap().status, VcpuStatus::Offline);
+    assert_eq!(
+        (op(&mut hv, VCPUOP_up, 1, 0), op(&mut hv, VCPUOP_up, 1, 0)),
+        (0, 0)
+    );
+    let vcpu = hv.vcpu_mut(second).unwrap();
+    assert_eq!((vcpu.registers.rip, vcpu.registers.rsi), (0x2000, 5));
+    vcpu.registers.rip = 0x3000;
+    assert_eq!(
+        (op(&mut hv, VCPUOP_down, 1, 0), op(&mut hv, VCPUOP_is_up, 1, 0)),
+        (0, 0)
+    );
+    assert_eq!(op(&mut hv, VCPUOP_initialise, 1, AT), error(Errno::EXIST));
+    assert_eq!(
+        (op(&mut hv, VCPUOP_up, 1, 0), op(&mut hv, VCPUOP_is_up, 1, 0)),
+        (0, 1)
+    );
+    assert_eq!(hv.vcpu(second).unwrap().registers.rip, 0x3000);
 }

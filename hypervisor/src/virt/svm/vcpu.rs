@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     memory::{Frame, FrameAllocator, GuestAddress, MachineAddress, PAGE_SIZE},
-    virt::{Exit, Injection, Paging, Registers, VirtualCpu},
+    virt::{Exit, Injection, Paging, Registers, StartSegment, StartState, VirtualCpu},
 };
 
 const EFER: u32 = 0xc000_0080;
@@ -30,13 +30,11 @@ const EFER_SVME: u64 = 1 << 12;
 const CR0_PE: u64 = 1 << 0;
 const CR0_ET: u64 = 1 << 4;
 const CR0_PG: u64 = 1 << 31;
-const CR4_PAE: u64 = 1 << 5;
 const RFLAGS_FIXED: u64 = 1 << 1;
 const RFLAGS_INTERRUPTS: u64 = 1 << 9;
 const PAT_AT_RESET: u64 = 0x0007_0406_0007_0406;
 
 const CODE32: u16 = 0xc9b;
-const CODE64: u16 = 0xa9b;
 const DATA32: u16 = 0xc93;
 const CODE16: u16 = 0x09b;
 const DATA16: u16 = 0x093;
@@ -323,25 +321,21 @@ impl VirtualCpu for SvmVcpu {
         };
     }
 
-    fn enter_long_mode(&mut self, registers: &mut Registers, entry: u64, stack: u64, cr3: u64) {
+    fn enter_at(&mut self, start: &StartState) {
         self.reset();
-        let save = &mut self.vmcb_mut().save;
-        save.cs = Segment {
+        let segment = |given: StartSegment| Segment {
             selector: 0,
-            attributes: CODE64,
-            limit: u32::MAX,
-            base: 0,
+            attributes: given.attributes,
+            limit: given.limit,
+            base: given.base.into(),
         };
-        save.cr0 = CR0_PG | CR0_PE | CR0_ET;
-        save.cr3 = cr3;
-        save.cr4 = CR4_PAE;
-        save.efer = EFER_SVME | EFER_LME | EFER_LMA;
-        *registers = Registers {
-            rsp: stack,
-            rip: entry,
-            rflags: RFLAGS_FIXED,
-            ..Default::default()
-        };
+        let save = &mut self.vmcb_mut().save;
+        (save.cs, save.ds) = (segment(start.cs), segment(start.ds));
+        (save.ss, save.es) = (segment(start.ss), segment(start.es));
+        save.tr = segment(start.tr);
+        (save.cr0, save.cr3, save.cr4) = (start.cr0 | CR0_ET, start.cr3, start.cr4);
+        let long = start.efer & EFER_LME != 0 && start.cr0 & CR0_PG != 0;
+        save.efer = start.efer & GUEST_EFER | if long { EFER_LMA } else { 0 } | EFER_SVME;
     }
 
     fn read_msr(&self, msr: u32) -> Option<u64> {

@@ -50,8 +50,31 @@ fn starts_as_pvh_asks() {
         (vcpu.paging().code_base, registers.rip, vcpu.paging().cr0),
         (0x9f000, 0, 0x10)
     );
-    vcpu.enter_long_mode(&mut registers, 1, 2, 0x3000);
-    assert!(vcpu.paging().long_code);
+    vcpu.enter_at(&StartState::long_mode(
+        1 << 31 | 1,
+        0x3000,
+        1 << 5,
+        1 << 11 | 1 << 8,
+    ));
+    let paging = vcpu.paging();
+    assert_eq!(
+        (paging.cr0, paging.cr3, paging.cr4, paging.efer),
+        (1 << 31 | 0x11, 0x3000, 1 << 5, 0xd00)
+    );
+    assert!(paging.long_code);
+    let code = StartSegment {
+        base: 0x7000,
+        limit: 0xffff,
+        attributes: 0x9b,
+    };
+    let real = StartState {
+        cs: code,
+        ..StartState::long_mode(0, 0, 0, 0)
+    };
+    vcpu.enter_at(&real);
+    let paging = vcpu.paging();
+    assert_eq!((paging.cr0, paging.code_base, paging.efer), (0x10, 0x7000, 0));
+    assert!(!paging.long_code);
 }
 
 #[test]
@@ -89,8 +112,7 @@ fn keeps_efer_within_what_guests_have() {
     assert_eq!(vcpu.write_msr(EFER, 0x901), Some(true));
     assert_eq!(vcpu.read_msr(EFER), Some(0x901));
     assert_eq!(vcpu.write_msr(EFER, 0x901 | EFER_SVME), Some(false));
-    let mut registers = Registers::default();
-    vcpu.enter_long_mode(&mut registers, 0, 0, 0);
+    vcpu.enter_at(&StartState::long_mode(1 << 31 | 1, 0, 1 << 5, 1 << 8));
     assert_eq!(vcpu.write_msr(EFER, 0), Some(false));
     assert_eq!(vcpu.write_msr(EFER, 0xd01), Some(true));
     assert_eq!(vcpu.read_msr(EFER), Some(0xd01));
