@@ -47,29 +47,12 @@ impl Seat {
     }
 }
 
-/// What a processor does without the lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doing {
-    /// Nothing: it has the lock, or has not begun.
-    Work,
-    /// Runs a guest, or waits for the lock after that.
-    Guest,
-    /// Sleeps, or waits for the lock after that.
-    Idle,
-}
-
-/// A processor.
+/// A processor; what it does is for the [scheduler](crate::sched) to know.
 pub struct Processor {
     /// Id of its local APIC.
     pub apic_id: u32,
-    /// Without the lock.
-    pub doing: Doing,
-    /// It was sent an interrupt since it gave up the lock, and will ask for it.
-    pub called: bool,
     /// Whose extended state is in it.
     pub loaded: Option<VcpuId>,
-    /// What its timer is set to.
-    pub alarm: Option<u64>,
     /// Where it leaves its guest.
     pub seat: Seat,
 }
@@ -79,10 +62,7 @@ impl Processor {
     pub fn new(apic_id: u32) -> Self {
         Self {
             apic_id,
-            doing: Doing::Work,
-            called: false,
             loaded: None,
-            alarm: None,
             seat: Seat::default(),
         }
     }
@@ -121,19 +101,13 @@ impl Hypervisor {
             processor: core::mem::replace(&mut vcpu.processor, Box::new(virt::Away)),
             registers: vcpu.registers,
         };
-        self.let_go(processor, Doing::Guest, alarm);
+        self.scheduler.depart(processor, alarm);
         Some((guest, root, stay))
-    }
-
-    /// A processor gives up the lock.
-    pub fn let_go(&mut self, processor: usize, doing: Doing, alarm: Option<u64>) {
-        let this = &mut self.processors[processor];
-        (this.doing, this.called, this.alarm) = (doing, false, alarm);
     }
 
     /// A processor has the lock again. Whether the vCPU that it ran is still the same, and may go on where it is.
     pub fn arrive(&mut self, processor: usize, id: VcpuId, stay: Stay) -> bool {
-        self.processors[processor].doing = Doing::Work;
+        self.scheduler.work(processor);
         if let Some(guest) = self.processors[processor].seat.take() {
             self.put_back(id, guest);
         }
@@ -158,11 +132,8 @@ impl Hypervisor {
 
     /// Makes a processor ask for the lock soon, if it does not have it: it leaves its guest, or wakes up.
     pub fn call(&mut self, processor: usize) {
-        let this = &mut self.processors[processor];
-        if this.doing == Doing::Work || core::mem::replace(&mut this.called, true) {
-            return;
-        }
-        if !this.seat.is_filled() {
+        let this = &self.processors[processor];
+        if self.scheduler.call(processor) && !this.seat.is_filled() {
             local_apic::send(this.apic_id, WAKE);
         }
     }
@@ -198,53 +169,29 @@ impl Hypervisor {
         vcpus.for_each(|id| self.recall(id));
     }
 
-    /// Lets a vCPU that may run compete: on its own processor, or on one that has nothing to do if that is busy.
+    /// Lets a vCPU that may run compete.
     pub fn enqueue(&mut self, id: VcpuId) {
-        let free = |this: &Processor| this.doing == Doing::Idle && !this.called;
-        let home = self.scheduler.home(id);
-        let fixed =
-            self.scheduler.is_current(id) || self.vcpu(id).is_none_or(|vcpu| vcpu.loaded_on.is_some());
-        if !fixed
-            && !free(&self.processors[home])
-            && let Some(other) = self.processors.iter().position(free)
-        {
-            self.migrate(id, other);
-        }
-        self.scheduler.ready(id);
-        let home = self.scheduler.home(id);
-        let this = &self.processors[home];
-        let earlier = |end: u64| this.alarm.is_none_or(|alarm| end < alarm);
-        let needed = match this.doing {
-            Doing::Work => false,
-            Doing::Idle => true,
-            Doing::Guest => {
-                self.scheduler.should_switch(home, time::now())
-                    || self.scheduler.slice_end(home).is_some_and(earlier)
-            }
-        };
-        if needed {
-            self.call(home);
+        if let Some(processor) = self.scheduler.ready(id, time::now()) {
+            self.call(processor);
         }
     }
 
-    /// Who runs on a processor from now on: of those that wait for it, or, if there is none, of those that wait for others which are busy.
+    /// Who runs on a processor from now on.
     pub fn next(&mut self, processor: usize, now: u64) -> Option<VcpuId> {
-        if let Some(id) = self.scheduler.pick(processor, now) {
-            return Some(id);
+        let picked = self.scheduler.pick(processor, now);
+        if let Some(other) = picked.call {
+            self.call(other);
         }
-        let movable = |id: &VcpuId| {
-            let busy = self.processors[self.scheduler.home(*id)].doing == Doing::Guest;
-            busy && self.vcpu(*id).is_some_and(|vcpu| vcpu.loaded_on.is_none())
-        };
-        let id = self.scheduler.waiting().find(movable)?;
-        self.migrate(id, processor);
-        self.scheduler.pick(processor, now)
+        picked.id
     }
 
-    /// A vCPU that does not run has its home on another processor from now on, and its timers and its devices' interrupts go there.
-    fn migrate(&mut self, id: VcpuId, to: usize) {
-        self.scheduler.migrate(id, to);
-        self.timers.move_to(id, to);
+    /// Lets those compete whose budget or credit is there again at `now`.
+    pub fn release_throttled(&mut self, now: u64) {
+        while let Some(call) = self.scheduler.release(now) {
+            if let Some(processor) = call {
+                self.call(processor);
+            }
+        }
     }
 
     /// When the next timer of the vCPUs at home on a processor is due.
@@ -263,6 +210,9 @@ impl Hypervisor {
             vcpu.extended.save();
             vcpu.loaded_on = None;
         }
+        if let Some(last) = last {
+            self.scheduler.anchor(last, None);
+        }
         // The last one may also have been of a domain that was destroyed meanwhile.
         if last.is_none_or(|last| last.domain != id.domain) {
             virt::forget_branches();
@@ -275,6 +225,7 @@ impl Hypervisor {
             vcpu.extended.load();
             vcpu.loaded_on = Some(processor);
             self.processors[processor].loaded = Some(id);
+            self.scheduler.anchor(id, Some(processor));
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{
     lock::{Guard, Lock, Waiting},
     platform,
     platform::time,
-    processors::{Doing, Seat},
+    processors::Seat,
     virt::{self, Exit, Injection},
 };
 
@@ -90,6 +90,7 @@ fn work(processor: usize) -> ! {
         event::announce_log(&mut hv);
         let now = time::now();
         timers::expire(&mut hv, processor, now);
+        hv.release_throttled(now);
         hv = match hv.next(processor, now) {
             Some(id) => run_vcpu(hv, &mut own, id),
             None => idle(hv, &mut own),
@@ -99,13 +100,14 @@ fn work(processor: usize) -> ! {
 
 /// Nobody has anything to do here until an interrupt.
 fn idle(mut hv: Locked, own: &mut Own) -> Locked {
-    let alarm = hv.next_timer(own.index);
+    let ends = [hv.next_timer(own.index), hv.scheduler.alarm(own.index)];
+    let alarm = ends.into_iter().flatten().min();
     own.clock.set(alarm);
-    hv.let_go(own.index, Doing::Idle, alarm);
+    hv.scheduler.idle(own.index, alarm);
     drop(hv);
     platform::interrupts::wait();
     let mut hv = own.lock();
-    hv.processors[own.index].doing = Doing::Work;
+    hv.scheduler.work(own.index);
     hv
 }
 
@@ -158,7 +160,7 @@ fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
     loop {
         note_running(&mut hv, id);
         let nudge = interrupts::deliver(&mut hv, id);
-        let ends = [hv.next_timer(own.index), hv.scheduler.slice_end(own.index), nudge];
+        let ends = [hv.next_timer(own.index), hv.scheduler.alarm(own.index), nudge];
         let alarm = ends.into_iter().flatten().min();
         own.clock.set(alarm);
         hv.first_guest.get_or_insert_with(time::now);
@@ -180,6 +182,7 @@ fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
         event::announce_log(&mut hv);
         let now = time::now();
         timers::expire(&mut hv, own.index, now);
+        hv.release_throttled(now);
         if !same {
             return hv;
         }

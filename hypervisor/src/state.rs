@@ -11,8 +11,8 @@ use crate::{
     grant::HeldFrames,
     memory::{DirectMap, FrameAllocator},
     platform::{Machine, time},
-    processors::{Doing, Processor},
-    sched::{Class, Scheduler},
+    processors::Processor,
+    sched::{Class, Scheduler, Terms, placement},
     timers::Timers,
     virt::Backend,
 };
@@ -112,6 +112,7 @@ impl Hypervisor {
         if processors.is_empty() {
             processors.push(Processor::new(0));
         }
+        let scheduler = admit_all(&domains, processors.len());
         Self {
             domains,
             machine,
@@ -120,7 +121,7 @@ impl Hypervisor {
             backend,
             memory,
             frames,
-            scheduler: Scheduler::new(processors.len()),
+            scheduler,
             vectors: Vectors::default(),
             resets: devices::Resets::default(),
             held: HeldFrames::default(),
@@ -187,7 +188,6 @@ impl Hypervisor {
         let Some(domain) = self.domains.get_mut(&id.domain) else {
             return;
         };
-        let class = Class::from(&domain.spec.scheduling);
         let Some(vcpu) = domain
             .body
             .as_mut()
@@ -199,7 +199,7 @@ impl Hypervisor {
             vcpu.status = VcpuStatus::Runnable;
             vcpu.awaits_startup = false;
             vcpu.runstate.enter(RUNSTATE_runnable, time::now());
-            self.scheduler.add(id, class);
+            self.scheduler.add(id);
             self.enqueue(id);
         }
     }
@@ -242,9 +242,7 @@ impl Hypervisor {
         if !self.timers.set(id, home, deadline) {
             return;
         }
-        let this = &self.processors[home];
-        let late = deadline.is_some_and(|deadline| this.alarm.is_none_or(|alarm| deadline < alarm));
-        if late && this.doing != Doing::Work {
+        if deadline.is_some_and(|deadline| !self.scheduler.processor(home).looks_by(deadline)) {
             self.call(home);
         }
     }
@@ -266,4 +264,25 @@ impl Hypervisor {
     pub fn destroy_domain(&mut self, id: DomainId) {
         crate::domain::life::destroy_domain(self, id);
     }
+}
+
+/// The scheduler, told how each domain competes. Wishes that the machine cannot fulfil go to the log.
+fn admit_all(domains: &BTreeMap<DomainId, Domain>, processors: usize) -> Scheduler {
+    let wishes = domains
+        .values()
+        .map(|domain| (domain.spec.name.as_str(), &domain.spec.scheduling));
+    let (places, messages) = placement::plan(wishes, processors);
+    messages.iter().for_each(|message| log::warn!("{message}"));
+    let mut scheduler = Scheduler::new(processors);
+    for (domain, place) in domains.values().zip(places) {
+        let spec = &domain.spec;
+        let terms = Terms {
+            class: Class::from(spec.scheduling.class),
+            place,
+            cap: spec.scheduling.cap,
+            vcpus: spec.vcpus,
+        };
+        scheduler.admit(domain.id, terms);
+    }
+    scheduler
 }

@@ -26,7 +26,6 @@ use crate::{
     guest::{acpi, cpuid, pci::PciView, pvh},
     memory::{Frame, GuestAddress, Mapping, OutOfMemory, P2m, PAGE_SIZE, PageKind},
     platform::time,
-    sched::Class,
     virt::VirtualCpu,
 };
 
@@ -313,7 +312,6 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
     domain.generation += 1;
     domain.failure = None;
     domain.state = State::Running;
-    let class = Class::from(&domain.spec.scheduling);
     if let Err(failure) = connect(hv, id) {
         super::life::destroy_domain(hv, id);
         return Err(failure);
@@ -323,7 +321,7 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
     for index in 0..count {
         let vcpu = VcpuId { domain: id, index };
         crate::guest_time::publish(hv, vcpu);
-        hv.scheduler.add(vcpu, class);
+        hv.scheduler.add(vcpu);
     }
     let first = VcpuId { domain: id, index: 0 };
     if let Some(vcpu) = hv.vcpu_mut(first) {

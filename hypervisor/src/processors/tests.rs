@@ -48,7 +48,7 @@ fn a_vcpu_that_is_recalled_is_back_with_its_registers() {
     let vcpu = hv.vcpu(id(0)).unwrap();
     assert_eq!((vcpu.on, vcpu.registers.rax), (None, 0x1234));
     assert_eq!(vcpu.processor.paging(), testing::KERNEL);
-    assert!(hv.processors[0].called);
+    assert!(hv.scheduler.processor(0).called);
     running.thread.join().unwrap();
     // Its processor goes on with the exit: nothing happened to the vCPU.
     assert!(hv.arrive(0, id(0), running.stay));
@@ -106,12 +106,12 @@ fn one_call_reaches_who_runs_and_none_who_works() {
     let mut hv = hypervisor();
     let port = event::bind_ipi(&mut hv, GUEST, 0).unwrap();
     event::send(&mut hv, GUEST, port).unwrap();
-    assert!(!hv.processors[0].called, "it has the lock");
+    assert!(!hv.scheduler.processor(0).called, "it has the lock");
     let other = event::bind_ipi(&mut hv, GUEST, 0).unwrap();
     hv.body_mut(GUEST).unwrap().vcpus[0].upcall_edge = false;
     let running = enter(&mut hv, 0);
     hv.wake(id(0));
-    assert!(hv.processors[0].called && !hv.processors[1].called);
+    assert!(hv.scheduler.processor(0).called && !hv.scheduler.processor(1).called);
     event::send(&mut hv, GUEST, other).unwrap();
     running.thread.join().unwrap();
     assert!(hv.arrive(0, id(0), running.stay));
@@ -121,44 +121,37 @@ fn one_call_reaches_who_runs_and_none_who_works() {
 fn who_wakes_goes_to_a_processor_that_idles() {
     let mut hv = testing::hypervisor_on(2, vec![spec("a", 1), spec("b", 1), spec("c", 1)]);
     let vcpu = testing::vcpu;
-    // a and c are at home on the first processor, b on the second.
     assert_eq!((hv.next(0, 0), hv.next(1, 0)), (Some(vcpu(1)), Some(vcpu(2))));
-    hv.processors[0].doing = Doing::Guest;
+    hv.scheduler.depart(0, None);
     hv.sleep(vcpu(2));
-    // Nothing waits for the second processor, so it takes who waits for the first.
+    // Nothing else waits, so the second takes who waited for the first.
     assert_eq!(hv.next(1, 1), Some(vcpu(3)));
     hv.sleep(vcpu(3));
     assert_eq!(hv.next(1, 2), None);
-    hv.let_go(1, Doing::Idle, None);
+    hv.scheduler.idle(1, None);
     assert_eq!(hv.scheduler.home(vcpu(3)), 1);
     hv.wake(vcpu(2));
-    assert!(hv.processors[1].called);
-    // The second is spoken for; nobody else idles.
+    assert!(hv.scheduler.processor(1).called);
+    // The second will look after this one as well: at the end of its equal's turn.
     hv.wake(vcpu(3));
-    assert_eq!(hv.scheduler.home(vcpu(3)), 1);
-    assert!(!hv.processors[0].called);
-}
-
-#[test]
-fn who_has_state_in_a_processor_stays_there() {
-    let mut hv = testing::hypervisor_on(2, vec![spec("a", 1), spec("b", 1), spec("c", 1)]);
-    let vcpu = testing::vcpu;
-    assert_eq!(hv.next(0, 0), Some(vcpu(1)));
-    hv.processors[0].doing = Doing::Guest;
-    hv.sleep(vcpu(2));
-    hv.vcpu_mut(vcpu(3)).unwrap().loaded_on = Some(0);
-    assert_eq!(hv.next(1, 1), None);
+    hv.scheduler.work(1);
+    assert_eq!(hv.next(1, 3), Some(vcpu(2)));
+    assert_eq!(hv.scheduler.alarm(1), Some(3 + crate::sched::TIME_SLICE));
+    assert!(!hv.scheduler.processor(0).called);
 }
 
 #[test]
 fn a_timer_belongs_to_the_processor_of_its_vcpu() {
     let mut hv = hypervisor();
-    hv.let_go(1, Doing::Idle, Some(100));
+    hv.scheduler.idle(1, Some(100));
     hv.vcpu_mut(id(1)).unwrap().oneshot = Some(200);
     hv.rearm(id(1));
-    assert!(!hv.processors[1].called, "it wakes up before that anyway");
+    assert!(
+        !hv.scheduler.processor(1).called,
+        "it wakes up before that anyway"
+    );
     hv.vcpu_mut(id(1)).unwrap().oneshot = Some(50);
     hv.rearm(id(1));
-    assert!(hv.processors[1].called);
+    assert!(hv.scheduler.processor(1).called);
     assert_eq!((hv.next_timer(0), hv.next_timer(1)), (None, Some(50)));
 }

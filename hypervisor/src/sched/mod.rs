@@ -1,68 +1,100 @@
-//! Who runs next: one run queue a processor, and a vCPU in one of them.
+//! Who runs next, where, and which processor has to be told.
 //!
-//! Interactive vCPUs (driver domains) run before all shared ones and take turns among themselves; shared ones get what is left in proportion to their weights,
-//! by virtual time: each ages while it runs, the faster the lighter it is, and the youngest is next. A vCPU that slept comes back no younger than the
-//! youngest that waits, so sleeping earns no hoard. Pure logic: time comes in as nanoseconds, who may run is told by [`Scheduler::ready`] and
-//! [`Scheduler::sleep`].
+//! Realtime vCPUs run before all others, by priority, each within its budget; interactive ones (driver domains) before all shared ones, taking turns; shared
+//! ones get what is left of the whole machine in proportion to their weights. Everybody runs only where its domain may ([`placement`]), and a capped
+//! domain no more than its cap. Within that no processor idles while somebody waits who may run there.
+//!
+//! There is one queue for the whole machine, of which a processor takes the first that may run there, so nobody waits behind the wrong processor, and
+//! there is nothing to balance. A vCPU's *home* is the processor that it ran on last; its timers are looked after there.
+//!
+//! Pure logic: time comes in as nanoseconds, what processors do is told by [`Scheduler::work`], [`Scheduler::depart`] and [`Scheduler::idle`], and whoever has
+//! to be interrupted is an answer. A processor is named in an answer only if it would not look around soon enough by itself.
+
+mod budget;
+mod class;
+mod place;
+pub mod placement;
+mod processor;
+mod set;
+mod shared;
 
 use alloc::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
 
-use crate::domain::VcpuId;
+use crate::domain::{DomainId, VcpuId};
+use budget::{Budget, Cap};
+use processor::Current;
+use shared::Group;
 
-/// How long a vCPU runs while others of its class wait, in nanoseconds.
-pub const TIME_SLICE: u64 = 10_000_000;
-/// The weight that ages by one nanosecond a nanosecond.
-const USUAL_WEIGHT: u64 = 256;
+pub use budget::CAP_PERIOD;
+pub use class::{Class, TIME_SLICE};
+pub use processor::{Doing, Processor};
+pub use set::{MOST_PROCESSORS, ProcessorSet};
 
-/// How a vCPU competes.
+/// How a domain competes.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Its vCPUs' class.
+    pub class: Class,
+    /// Where they may run.
+    pub place: placement::Place,
+    /// Hundredths of a processor that they may take together.
+    pub cap: Option<u32>,
+    /// How many there are.
+    pub vcpus: u32,
+}
+
+/// What is to happen after a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Before every shared one.
-    Interactive,
-    /// With this weight, 1 at least.
-    Shared(u32),
+pub struct Picked {
+    /// Who runs.
+    pub id: Option<VcpuId>,
+    /// Who must be called, because somebody waits whom it should look at.
+    pub call: Option<usize>,
 }
 
-impl From<&manifest::Scheduling> for Class {
-    fn from(scheduling: &manifest::Scheduling) -> Self {
-        match scheduling.class {
-            manifest::Class::Interactive | manifest::Class::Realtime { .. } => Self::Interactive,
-            manifest::Class::Shared { weight } => Self::Shared(weight.max(1)),
-        }
-    }
-}
-
-/// Run queues of the processors.
+/// Run queues of the machine.
 pub struct Scheduler {
-    queues: Vec<RunQueue>,
+    processors: Vec<Processor>,
+    domains: BTreeMap<DomainId, Entry>,
     members: BTreeMap<VcpuId, Member>,
+    /// Realtime and interactive ones that wait: the highest rank first, among equals who came first.
+    urgent: Vec<VcpuId>,
+    groups: Vec<Group>,
+    /// Those that may run, but not before a time.
+    throttled: BTreeSet<(u64, VcpuId)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    terms: Terms,
+    cap: Option<Cap>,
 }
 
 #[derive(Debug)]
 struct Member {
     class: Class,
-    processor: usize,
+    allowed: ProcessorSet,
+    /// Of the shared ones.
+    group: Option<usize>,
+    home: usize,
+    /// The processor that alone can run it for the time being.
+    anchor: Option<usize>,
     ready: bool,
+    /// The processor whose current one it is.
+    on: Option<usize>,
+    throttled: Option<u64>,
     /// Virtual nanoseconds.
-    age: u64,
+    age: i64,
+    budget: Option<Budget>,
 }
 
-#[derive(Default)]
-struct RunQueue {
-    interactive: VecDeque<VcpuId>,
-    shared: Vec<VcpuId>,
-    current: Option<Current>,
-    /// The least age that a vCPU comes back with.
-    clock: u64,
-}
-
-struct Current {
-    id: VcpuId,
-    since: u64,
-    slice_end: u64,
+impl Member {
+    fn may_run_on(&self, processor: usize) -> bool {
+        self.allowed.contains(processor) && self.anchor.is_none_or(|anchor| anchor == processor)
+    }
 }
 
 impl Default for Scheduler {
@@ -72,95 +104,221 @@ impl Default for Scheduler {
 }
 
 impl Scheduler {
-    /// Queues for `processors` processors.
+    /// For `processors` processors.
     pub fn new(processors: usize) -> Self {
         Self {
-            queues: (0..processors.max(1)).map(|_| RunQueue::default()).collect(),
+            processors: (0..processors.clamp(1, MOST_PROCESSORS))
+                .map(|_| Processor::new())
+                .collect(),
+            domains: BTreeMap::new(),
             members: BTreeMap::new(),
+            urgent: Vec::new(),
+            groups: Vec::new(),
+            throttled: BTreeSet::new(),
         }
     }
 
-    /// Lets a vCPU compete, on the processor that has the fewest; it is not ready yet. One that is known already stays where it is.
-    pub fn add(&mut self, id: VcpuId, class: Class) {
-        if let Some(member) = self.members.get_mut(&id) {
-            member.class = class;
+    /// Says how a domain competes, before its vCPUs do.
+    pub fn admit(&mut self, domain: DomainId, terms: Terms) {
+        if terms.place.exclusive {
+            for processor in terms.place.allowed.iter() {
+                if let Some(processor) = self.processors.get_mut(processor) {
+                    processor.exclusive = true;
+                }
+            }
+        }
+        let cap = terms.cap.map(|cap| Cap::new(cap, terms.vcpus));
+        self.domains.insert(domain, Entry { terms, cap });
+    }
+
+    /// A processor, by number.
+    pub fn processor(&self, index: usize) -> &Processor {
+        &self.processors[index]
+    }
+
+    /// Lets a vCPU of an admitted domain compete, on the processor that has the fewest; it is not ready yet. One that is known already stays
+    /// where it is.
+    pub fn add(&mut self, id: VcpuId) {
+        let Some(entry) = self.domains.get(&id.domain) else {
+            return;
+        };
+        if self.members.contains_key(&id) {
             return;
         }
-        let members = |processor: &usize| {
-            self.members
-                .values()
-                .filter(|member| member.processor == *processor)
-                .count()
+        let Terms { class, place, .. } = entry.terms;
+        let crowd = |processor: &usize| {
+            let at_home = |member: &&Member| member.home == *processor;
+            self.members.values().filter(at_home).count()
         };
-        let processor = (0..self.queues.len()).min_by_key(members).unwrap_or(0);
-        self.members.insert(
-            id,
-            Member {
-                class,
-                processor,
-                ready: false,
-                age: 0,
-            },
-        );
+        let home = place.allowed.iter().min_by_key(crowd).unwrap_or(0);
+        let (mut budget, mut group) = (None, None);
+        match class {
+            Class::Realtime {
+                budget: most, period, ..
+            } => {
+                budget = Budget::new(most, period);
+                self.processors[home].realtime += 1;
+            }
+            Class::Interactive => {}
+            Class::Shared(weight) => {
+                let index = shared::group_of(&mut self.groups, place.allowed);
+                let lightest = &mut self.groups[index].lightest;
+                *lightest = weight.min(*lightest);
+                group = Some(index);
+            }
+        }
+        let member = Member {
+            class,
+            allowed: place.allowed,
+            group,
+            home,
+            anchor: None,
+            ready: false,
+            on: None,
+            throttled: None,
+            age: i64::MIN / 2,
+            budget,
+        };
+        self.members.insert(id, member);
     }
 
     /// Forgets a vCPU.
     pub fn remove(&mut self, id: VcpuId) {
         self.sleep(id);
-        self.members.remove(&id);
-        for queue in &mut self.queues {
-            if queue.current.as_ref().is_some_and(|current| current.id == id) {
-                queue.current = None;
-            }
+        let Some(member) = self.members.remove(&id) else {
+            return;
+        };
+        if let Some(processor) = member.on
+            && let Some(current) = self.processors[processor].current.take()
+        {
+            self.settle(id.domain, &current);
+        }
+        if matches!(member.class, Class::Realtime { .. }) {
+            self.processors[member.home].realtime -= 1;
+        }
+        if let Some(group) = member.group {
+            let weights = self.members.values().filter(|other| other.group == Some(group));
+            self.groups[group].lightest = weights
+                .filter_map(|other| match other.class {
+                    Class::Shared(weight) => Some(weight),
+                    _ => None,
+                })
+                .min()
+                .unwrap_or(u32::MAX);
         }
     }
 
-    /// The processor that a vCPU runs on when it runs; the first for one that does not compete.
+    /// The processor that a vCPU ran on last, or will first; the first for one that does not compete.
     pub fn home(&self, id: VcpuId) -> usize {
-        self.members.get(&id).map_or(0, |member| member.processor)
+        self.members.get(&id).map_or(0, |member| member.home)
     }
 
     /// Whether a vCPU is the one that was picked last for its processor, even if it may no longer run.
     pub fn is_current(&self, id: VcpuId) -> bool {
-        let current = &self.queues[self.home(id)].current;
-        current.as_ref().is_some_and(|current| current.id == id)
+        self.members.get(&id).is_some_and(|member| member.on.is_some())
     }
 
-    /// Those that may run and wait for a processor, the first of each queue first.
-    pub fn waiting(&self) -> impl Iterator<Item = VcpuId> {
-        let interactive = self.queues.iter().flat_map(|queue| &queue.interactive);
-        let shared = self.queues.iter().flat_map(|queue| &queue.shared);
-        interactive.chain(shared).copied()
-    }
-
-    /// Moves a vCPU that is not running to another processor, no older or younger among the others there than it was here.
-    pub fn migrate(&mut self, id: VcpuId, to: usize) {
-        let Some(member) = self.members.get_mut(&id) else {
-            return;
-        };
-        let from = core::mem::replace(&mut member.processor, to);
-        let lead = member.age.saturating_sub(self.queues[from].clock);
-        member.age = self.queues[to].clock + lead;
-        let (ready, class) = (member.ready, member.class);
-        if ready {
-            self.queues[from].interactive.retain(|queued| *queued != id);
-            self.queues[from].shared.retain(|queued| *queued != id);
-            self.queues[to].push(id, class);
+    /// Until further notice only this processor can run the vCPU, or any that it may run on.
+    pub fn anchor(&mut self, id: VcpuId, processor: Option<usize>) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.anchor = processor;
         }
     }
 
-    /// A vCPU may run.
-    pub fn ready(&mut self, id: VcpuId) {
-        let Some(member) = self.members.get_mut(&id) else {
-            return;
-        };
+    /// Whether a processor goes before others: always; and after an interrupt, because it may be a realtime vCPU's.
+    pub fn is_urgent(&self, processor: usize) -> (bool, bool) {
+        let this = &self.processors[processor];
+        let current = this
+            .current
+            .as_ref()
+            .and_then(|current| self.members.get(&current.id));
+        let runs_realtime = current.is_some_and(|member| matches!(member.class, Class::Realtime { .. }));
+        (this.exclusive || runs_realtime, this.realtime > 0)
+    }
+
+    /// A processor works.
+    pub fn work(&mut self, processor: usize) {
+        self.processors[processor].doing = Doing::Work;
+    }
+
+    /// A processor begins to run the vCPU that was picked for it, until `alarm` at the latest.
+    pub fn depart(&mut self, processor: usize, alarm: Option<u64>) {
+        self.let_go(processor, Doing::Guest, alarm);
+    }
+
+    /// A processor sleeps until `alarm` at the latest.
+    pub fn idle(&mut self, processor: usize, alarm: Option<u64>) {
+        self.let_go(processor, Doing::Idle, alarm);
+    }
+
+    fn let_go(&mut self, processor: usize, doing: Doing, alarm: Option<u64>) {
+        let this = &mut self.processors[processor];
+        (this.doing, this.called, this.alarm) = (doing, false, alarm);
+    }
+
+    /// A processor is to look around. False: it does, or was told already.
+    pub fn call(&mut self, processor: usize) -> bool {
+        let this = &mut self.processors[processor];
+        this.doing != Doing::Work && !core::mem::replace(&mut this.called, true)
+    }
+
+    /// A vCPU may run. Answers whom to call.
+    pub fn ready(&mut self, id: VcpuId, now: u64) -> Option<usize> {
+        let member = self.members.get_mut(&id)?;
         if core::mem::replace(&mut member.ready, true) {
-            return;
+            return None;
         }
-        let queue = &mut self.queues[member.processor];
-        member.age = member.age.max(queue.clock);
-        if queue.current.as_ref().is_none_or(|current| current.id != id) {
-            queue.push(id, member.class);
+        let (group, on) = (member.group, member.on);
+        if let Some(group) = group {
+            self.come_back(id, group, now);
+        }
+        if on.is_some() {
+            // It is back before anybody took its place.
+            return None;
+        }
+        match self.may_run_again(id, now) {
+            Some(until) => self.throttle(id, until),
+            None => {
+                self.enqueue(id, false);
+                self.place(id, now, true)
+            }
+        }
+    }
+
+    /// A shared vCPU that slept is as old as those that did not, at least.
+    fn come_back(&mut self, id: VcpuId, group: usize, now: u64) {
+        if self.groups[group].ready == 0 {
+            shared::join(&mut self.groups, group);
+        } else if self.groups[group].waiting.is_empty() {
+            // Nobody was picked for as long as nobody waited.
+            let run: Vec<usize> = self.groups[group]
+                .allowed
+                .iter()
+                .filter(|processor| {
+                    let current = self
+                        .processors
+                        .get(*processor)
+                        .and_then(|this| this.current.as_ref());
+                    let member = current.and_then(|current| self.members.get(&current.id));
+                    member.is_some_and(|member| member.group == Some(group) && member.ready)
+                })
+                .collect();
+            let mut youngest = None;
+            for processor in run {
+                self.charge(processor, now);
+                let current = self.processors[processor].current.as_ref();
+                let age = current
+                    .and_then(|current| self.members.get(&current.id))
+                    .map(|member| member.age);
+                youngest = [youngest, age].into_iter().flatten().min();
+            }
+            let clock = &mut self.groups[group].clock;
+            *clock = (*clock).max(youngest.unwrap_or(*clock));
+        }
+        let group = &mut self.groups[group];
+        group.ready += 1;
+        if let Some(member) = self.members.get_mut(&id) {
+            member.age = member.age.max(group.clock);
         }
     }
 
@@ -169,252 +327,291 @@ impl Scheduler {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
-        member.ready = false;
-        let queue = &mut self.queues[member.processor];
-        queue.interactive.retain(|queued| *queued != id);
-        queue.shared.retain(|queued| *queued != id);
+        if !core::mem::replace(&mut member.ready, false) {
+            return;
+        }
+        if let Some(until) = member.throttled.take() {
+            self.throttled.remove(&(until, id));
+        }
+        if let Some(group) = member.group {
+            self.groups[group].ready -= 1;
+        }
+        self.dequeue(id);
     }
 
-    /// Chooses who runs on `processor` from now on; whoever ran until now goes back to the queue if it still may run. An interactive
-    /// one goes to the front if its slice is not over (it merely was interrupted), to the back otherwise.
-    pub fn pick(&mut self, processor: usize, now: u64) -> Option<VcpuId> {
-        self.charge(processor, now);
-        let queue = &mut self.queues[processor];
-        if let Some(last) = queue.current.take()
-            && let Some(member) = self.members.get(&last.id).filter(|member| member.ready)
-        {
-            if member.class == Class::Interactive && now < last.slice_end {
-                queue.interactive.push_front(last.id);
-            } else {
-                queue.push(last.id, member.class);
-            }
-        }
-        let age = |id: &VcpuId| self.members.get(id).map_or(0, |member| member.age);
-        let id = match queue.interactive.pop_front() {
-            Some(id) => id,
-            None => {
-                let (index, id) = queue
-                    .shared
-                    .iter()
-                    .copied()
-                    .enumerate()
-                    .min_by_key(|(_, id)| age(id))?;
-                queue.shared.swap_remove(index);
-                queue.clock = queue.clock.max(age(&id));
-                id
+    /// Chooses who runs on `processor` from now on; whoever ran until now waits again if it still may run. One that was preempted goes before its equals
+    /// if its turn is not over.
+    pub fn pick(&mut self, processor: usize, now: u64) -> Picked {
+        let last = self.retire(processor, now);
+        let mut gave_way = last.and_then(|(id, yielded)| yielded.then_some(id));
+        let id = loop {
+            let Some(id) = self.best(processor, gave_way) else {
+                if gave_way.take().is_some() {
+                    continue;
+                }
+                break None;
+            };
+            match self.admission(id, now) {
+                Ok((limit, piece)) => {
+                    self.dispatch(id, processor, now, limit, piece);
+                    break Some(id);
+                }
+                Err(until) => {
+                    // This processor sees to it that the wait ends.
+                    self.dequeue(id);
+                    self.migrate(id, processor);
+                    self.throttle(id, until);
+                }
             }
         };
-        queue.current = Some(Current {
-            id,
-            since: now,
-            slice_end: now + TIME_SLICE,
-        });
-        Some(id)
+        let displaced = last.map(|(id, _)| id).filter(|last| Some(*last) != id);
+        let call = self.look_after_waiting(displaced, now);
+        Picked { id, call }
     }
 
     /// The one that runs yields: others of its class go first.
     pub fn give_way(&mut self, processor: usize, now: u64) {
-        if let Some(current) = &mut self.queues[processor].current {
-            current.slice_end = now;
+        if let Some(current) = &mut self.processors[processor].current {
+            (current.slice_end, current.yielded) = (now, true);
         }
     }
 
     /// Whether somebody else should run on `processor` now.
     pub fn should_switch(&self, processor: usize, now: u64) -> bool {
-        let queue = &self.queues[processor];
-        let Some(current) = &queue.current else {
+        let Some(current) = &self.processors[processor].current else {
             return true;
         };
         let Some(member) = self.members.get(&current.id).filter(|member| member.ready) else {
             return true;
         };
-        let goes_first = member.class != Class::Interactive && !queue.interactive.is_empty();
-        goes_first || now >= current.slice_end && queue.equals_wait(member.class)
+        let rank = member.class.rank();
+        current.limit.is_some_and(|limit| now >= limit)
+            || self
+                .first_urgent(processor)
+                .is_some_and(|first| self.members[&first].class.rank() > rank)
+            || now >= current.slice_end && self.equals_wait(processor, rank)
     }
 
-    /// When the one that runs on `processor` has run long enough; `None` while nobody waits that would then run in its place. (A shared one waits for an
-    /// interactive one without end: an alarm for it would only keep the other from running.)
-    pub fn slice_end(&self, processor: usize) -> Option<u64> {
-        let queue = &self.queues[processor];
-        let current = queue.current.as_ref()?;
-        let class = self.members.get(&current.id)?.class;
-        queue.equals_wait(class).then_some(current.slice_end)
+    /// When a processor has to look around at the latest, for whoever runs there or is kept from running; `None` while nobody waits who would then
+    /// run. (A shared one waits for an interactive one without end: an alarm for it would only keep the other from running.)
+    pub fn alarm(&self, processor: usize) -> Option<u64> {
+        let release = self
+            .throttled
+            .iter()
+            .find(|(_, id)| self.home(*id) == processor)
+            .map(|(until, _)| *until);
+        let current = self.processors[processor].current.as_ref();
+        let limit = current.and_then(|current| current.limit);
+        let slice_end = current
+            .filter(|current| {
+                self.members
+                    .get(&current.id)
+                    .is_some_and(|member| self.equals_wait(processor, member.class.rank()))
+            })
+            .map(|current| current.slice_end);
+        [release, limit, slice_end].into_iter().flatten().min()
     }
 
-    /// Ages the one that runs by the time that it ran.
+    /// Ends the wait of one that may run again by now. Answers whom to call; call this until it answers `None`.
+    pub fn release(&mut self, now: u64) -> Option<Option<usize>> {
+        let (until, id) = *self.throttled.first()?;
+        if until > now {
+            return None;
+        }
+        self.throttled.pop_first();
+        let member = self.members.get_mut(&id)?;
+        member.throttled = None;
+        self.enqueue(id, false);
+        Some(self.place(id, now, true))
+    }
+
+    /// Whether others of the same rank wait for `processor`.
+    fn equals_wait(&self, processor: usize, rank: u16) -> bool {
+        if rank > 0 {
+            let equal = |id: &&VcpuId| {
+                let member = &self.members[*id];
+                member.class.rank() == rank && member.may_run_on(processor)
+            };
+            return self.urgent.iter().any(|id| equal(&id));
+        }
+        self.groups
+            .iter()
+            .filter(|group| group.allowed.contains(processor))
+            .flat_map(|group| &group.waiting)
+            .any(|id| self.members[id].may_run_on(processor))
+    }
+
+    fn first_urgent(&self, processor: usize) -> Option<VcpuId> {
+        self.urgent
+            .iter()
+            .copied()
+            .find(|id| self.members[id].may_run_on(processor))
+    }
+
+    /// Who waits and goes first on `processor`, leaving out one that gave way (which only shared ones do this way).
+    fn best(&self, processor: usize, gave_way: Option<VcpuId>) -> Option<VcpuId> {
+        if let Some(id) = self.first_urgent(processor) {
+            return Some(id);
+        }
+        let standing = |id: &VcpuId| {
+            let member = &self.members[id];
+            let away = if member.home == processor {
+                0
+            } else {
+                shared::attachment(member)
+            };
+            member.age.saturating_add(away)
+        };
+        self.groups
+            .iter()
+            .filter(|group| group.allowed.contains(processor))
+            .flat_map(|group| group.waiting.iter().copied())
+            .filter(|id| Some(*id) != gave_way && self.members[id].may_run_on(processor))
+            .min_by_key(standing)
+    }
+
+    /// The one that ran goes back to those that wait, if it still may run; and whether it gave way.
+    fn retire(&mut self, processor: usize, now: u64) -> Option<(VcpuId, bool)> {
+        self.charge(processor, now);
+        let last = self.processors[processor].current.take()?;
+        self.settle(last.id.domain, &last);
+        let member = self.members.get_mut(&last.id)?;
+        member.on = None;
+        if !member.ready {
+            return None;
+        }
+        self.enqueue(last.id, now < last.slice_end);
+        Some((last.id, last.yielded))
+    }
+
+    fn settle(&mut self, domain: DomainId, current: &Current) {
+        let cap = self.domains.get_mut(&domain).and_then(|entry| entry.cap.as_mut());
+        if let (Some(cap), Some(piece)) = (cap, current.piece) {
+            cap.bring_back(piece);
+        }
+    }
+
+    /// What the one that runs has used up to now.
     fn charge(&mut self, processor: usize, now: u64) {
-        let Some(current) = &mut self.queues[processor].current else {
+        let Some(current) = &mut self.processors[processor].current else {
             return;
         };
-        let ran = now.saturating_sub(current.since);
-        current.since = now;
-        if let Some(member) = self.members.get_mut(&current.id)
-            && let Class::Shared(weight) = member.class
+        let since = current.since;
+        let ran = now.saturating_sub(since);
+        current.since = since + ran;
+        if let Some(piece) = &mut current.piece {
+            *piece = piece.saturating_sub(i64::try_from(ran).unwrap_or(i64::MAX));
+        }
+        let Some(member) = self.members.get_mut(&current.id) else {
+            return;
+        };
+        if let Some(budget) = &mut member.budget {
+            budget.spend(since, since + ran);
+        }
+        if let Some(group) = member.group {
+            let group = &self.groups[group];
+            let aged = member.age.saturating_add(member.class.aged(ran));
+            member.age = aged.max(group.clock - group.most_lag());
+        }
+    }
+
+    /// Until when a vCPU may not run, if so.
+    fn may_run_again(&mut self, id: VcpuId, now: u64) -> Option<u64> {
+        self.members.get_mut(&id)?.budget.as_mut()?.available(now).err()
+    }
+
+    /// Whether a vCPU may run now: until when at most, and the piece of its domain's credit that it takes. Or when it may.
+    fn admission(&mut self, id: VcpuId, now: u64) -> Result<(Option<u64>, Option<i64>), u64> {
+        let budget = match self
+            .members
+            .get_mut(&id)
+            .and_then(|member| member.budget.as_mut())
         {
-            let aged = ran.saturating_mul(USUAL_WEIGHT) / u64::from(weight);
-            member.age = member.age.saturating_add(aged);
+            Some(budget) => Some(budget.available(now)?),
+            None => None,
+        };
+        let cap = self
+            .domains
+            .get_mut(&id.domain)
+            .and_then(|entry| entry.cap.as_mut());
+        let piece = match cap {
+            Some(cap) => Some(cap.take(now)?),
+            None => None,
+        };
+        let limit = [budget, piece].into_iter().flatten().min();
+        Ok((limit.map(|limit| now + limit), piece.map(|piece| piece as i64)))
+    }
+
+    fn dispatch(&mut self, id: VcpuId, processor: usize, now: u64, limit: Option<u64>, piece: Option<i64>) {
+        self.dequeue(id);
+        self.migrate(id, processor);
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        member.on = Some(processor);
+        let (class, group, age) = (member.class, member.group, member.age);
+        if let Some(group) = group {
+            shared::picked(&mut self.groups, &mut self.members, group, age);
+        }
+        self.processors[processor].current = Some(Current {
+            id,
+            since: now,
+            slice_end: now + class.slice(),
+            limit,
+            piece,
+            yielded: false,
+        });
+    }
+
+    /// A vCPU that does not run has another home from now on.
+    pub fn migrate(&mut self, id: VcpuId, processor: usize) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        let from = core::mem::replace(&mut member.home, processor);
+        if matches!(member.class, Class::Realtime { .. }) {
+            self.processors[from].realtime -= 1;
+            self.processors[processor].realtime += 1;
         }
     }
-}
 
-impl RunQueue {
-    /// Whether others of the class wait for their turn.
-    fn equals_wait(&self, class: Class) -> bool {
-        match class {
-            Class::Interactive => !self.interactive.is_empty(),
-            Class::Shared(_) => !self.shared.is_empty(),
-        }
+    /// Keeps a vCPU from running until a time. Answers whom to call: its home has to end the wait.
+    fn throttle(&mut self, id: VcpuId, until: u64) -> Option<usize> {
+        let member = self.members.get_mut(&id)?;
+        member.throttled = Some(until);
+        self.throttled.insert((until, id));
+        let home = member.home;
+        (!self.processors[home].looks_by(until)).then_some(home)
     }
 
-    fn push(&mut self, id: VcpuId, class: Class) {
-        match class {
-            Class::Interactive => self.interactive.push_back(id),
-            Class::Shared(_) => self.shared.push(id),
+    fn enqueue(&mut self, id: VcpuId, before_equals: bool) {
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
+        if let Some(group) = member.group {
+            self.groups[group].waiting.push(id);
+            return;
+        }
+        let rank = member.class.rank();
+        let ranks = |other: &VcpuId| self.members[other].class.rank();
+        let at = self.urgent.partition_point(|other| {
+            if before_equals {
+                ranks(other) > rank
+            } else {
+                ranks(other) >= rank
+            }
+        });
+        self.urgent.insert(at, id);
+    }
+
+    fn dequeue(&mut self, id: VcpuId) {
+        let group = self.members.get(&id).and_then(|member| member.group);
+        match group {
+            Some(group) => self.groups[group].waiting.retain(|waiting| *waiting != id),
+            None => self.urgent.retain(|waiting| *waiting != id),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::DomainId;
-
-    const MILLISECOND: u64 = 1_000_000;
-
-    fn id(domain: u16) -> VcpuId {
-        VcpuId {
-            domain: DomainId(domain),
-            index: 0,
-        }
-    }
-
-    fn scheduler(classes: &[Class]) -> Scheduler {
-        let mut scheduler = Scheduler::default();
-        for (domain, class) in (1..).zip(classes) {
-            scheduler.add(id(domain), *class);
-            scheduler.ready(id(domain));
-        }
-        scheduler
-    }
-
-    /// Runs for a second in slices, everyone always ready; answers the milliseconds that each got.
-    fn share(scheduler: &mut Scheduler, count: usize) -> Vec<u64> {
-        let mut got = std::vec![0; count];
-        for slice in 0..100 {
-            let picked = scheduler.pick(0, slice * TIME_SLICE).unwrap();
-            got[usize::from(picked.domain.0) - 1] += TIME_SLICE / MILLISECOND;
-        }
-        got
-    }
-
-    #[test]
-    fn shared_ones_share_by_weight() {
-        let mut scheduler = scheduler(&[Class::Shared(256), Class::Shared(512), Class::Shared(256)]);
-        assert_eq!(share(&mut scheduler, 3), [250, 500, 250]);
-    }
-
-    #[test]
-    fn interactive_ones_go_first_and_take_turns() {
-        let mut scheduler = scheduler(&[Class::Shared(256), Class::Interactive, Class::Interactive]);
-        assert_eq!(share(&mut scheduler, 3), [0, 500, 500]);
-        scheduler.sleep(id(2));
-        scheduler.sleep(id(3));
-        assert_eq!(scheduler.pick(0, 0), Some(id(1)));
-        assert!(!scheduler.should_switch(0, 1));
-        scheduler.ready(id(3));
-        assert!(scheduler.should_switch(0, 1));
-        assert_eq!(scheduler.pick(0, 1), Some(id(3)));
-    }
-
-    #[test]
-    fn a_slice_ends_only_if_somebody_waits() {
-        let mut scheduler = scheduler(&[Class::Shared(256)]);
-        assert_eq!(scheduler.pick(0, 0), Some(id(1)));
-        assert_eq!(scheduler.slice_end(0), None);
-        assert!(!scheduler.should_switch(0, 5 * TIME_SLICE));
-        scheduler.add(id(2), Class::Shared(256));
-        scheduler.ready(id(2));
-        assert_eq!(scheduler.slice_end(0), Some(TIME_SLICE));
-        assert!(!scheduler.should_switch(0, TIME_SLICE - 1));
-        assert!(scheduler.should_switch(0, TIME_SLICE));
-        scheduler.give_way(0, 1);
-        assert!(scheduler.should_switch(0, 1));
-    }
-
-    #[test]
-    fn nobody_is_alarmed_for_a_turn_that_is_not_to_come() {
-        let mut scheduler = scheduler(&[Class::Interactive, Class::Shared(256)]);
-        assert_eq!(scheduler.pick(0, 0), Some(id(1)));
-        assert_eq!(scheduler.slice_end(0), None);
-        scheduler.give_way(0, 1);
-        assert_eq!(scheduler.slice_end(0), None);
-        assert!(!scheduler.should_switch(0, 2 * TIME_SLICE));
-        scheduler.add(id(3), Class::Interactive);
-        scheduler.ready(id(3));
-        assert_eq!(scheduler.slice_end(0), Some(1));
-        assert!(scheduler.should_switch(0, 1));
-    }
-
-    #[test]
-    fn sleeping_earns_no_hoard() {
-        let mut scheduler = scheduler(&[Class::Shared(256), Class::Shared(256)]);
-        scheduler.sleep(id(2));
-        for slice in 0..100 {
-            assert_eq!(scheduler.pick(0, slice * TIME_SLICE), Some(id(1)));
-        }
-        scheduler.ready(id(2));
-        let mut second = 0;
-        for slice in 100..120 {
-            second += u32::from(scheduler.pick(0, slice * TIME_SLICE) == Some(id(2)));
-        }
-        assert!((10..=11).contains(&second), "{second}");
-    }
-
-    #[test]
-    fn who_sleeps_or_goes_is_not_picked() {
-        let mut scheduler = scheduler(&[Class::Interactive, Class::Interactive]);
-        assert_eq!(scheduler.pick(0, 0), Some(id(1)));
-        scheduler.sleep(id(1));
-        assert!(scheduler.should_switch(0, 0));
-        scheduler.remove(id(2));
-        assert_eq!(scheduler.pick(0, 1), None);
-        scheduler.ready(id(2));
-        scheduler.ready(id(1));
-        scheduler.ready(id(1));
-        assert_eq!(scheduler.pick(0, 2), Some(id(1)));
-        scheduler.remove(id(1));
-        assert_eq!(scheduler.pick(0, 3), None);
-    }
-
-    #[test]
-    fn one_that_moves_keeps_its_standing() {
-        let mut scheduler = Scheduler::new(2);
-        for domain in 1..=4 {
-            scheduler.add(id(domain), Class::Shared(256));
-            scheduler.ready(id(domain));
-        }
-        assert_eq!(
-            [1, 2, 3, 4].map(|domain| scheduler.home(id(domain))),
-            [0, 1, 0, 1]
-        );
-        assert_eq!(
-            (scheduler.pick(0, 0), scheduler.pick(1, 0)),
-            (Some(id(1)), Some(id(2)))
-        );
-        assert!(scheduler.is_current(id(1)) && !scheduler.is_current(id(3)));
-        assert_eq!(scheduler.waiting().collect::<Vec<_>>(), [id(3), id(4)]);
-        scheduler.migrate(id(3), 1);
-        assert_eq!((scheduler.home(id(3)), scheduler.slice_end(0)), (1, None));
-        assert_eq!(scheduler.pick(1, TIME_SLICE), Some(id(4)));
-        // It is as young here as it was there, and waits once.
-        assert_eq!(scheduler.pick(1, 2 * TIME_SLICE), Some(id(3)));
-        scheduler.sleep(id(3));
-        scheduler.migrate(id(3), 0);
-        assert_eq!(scheduler.pick(1, 3 * TIME_SLICE), Some(id(2)));
-        scheduler.ready(id(3));
-        assert_eq!(scheduler.waiting().collect::<Vec<_>>(), [id(3), id(4)]);
-        // Brought up again, it is where it was.
-        scheduler.add(id(4), Class::Shared(256));
-        assert_eq!(scheduler.home(id(4)), 1);
-    }
-}
+mod tests;
