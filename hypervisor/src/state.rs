@@ -1,12 +1,12 @@
 //! The one value that everything hangs from.
 
-use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
+use alloc::{boxed::Box, vec::Vec};
 
 use manifest::Manifest;
 use xen_abi::vcpu::{RUNSTATE_blocked, RUNSTATE_offline, RUNSTATE_runnable};
 
 use crate::{
-    domain::{Body, Domain, DomainId, Vcpu, VcpuId, VcpuStatus, devices, images::Images},
+    domain::{Body, Domain, DomainId, Domains, Vcpu, VcpuId, VcpuStatus, devices, images::Images},
     event::Vectors,
     grant::HeldFrames,
     memory::{DirectMap, FrameAllocator},
@@ -33,7 +33,7 @@ pub struct Hypervisor {
     /// Frames that nobody holds.
     pub frames: FrameAllocator,
     /// Every domain of the manifest, built or not.
-    pub domains: BTreeMap<DomainId, Domain>,
+    pub domains: Domains,
     /// Who runs next.
     pub scheduler: Scheduler,
     /// Which domain's physical interrupt arrives on which vector.
@@ -73,17 +73,15 @@ impl Hypervisor {
                 "no IOMMU is in use: the manifest accepts that devices of driver domains can reach all memory"
             );
         }
-        let domains: BTreeMap<DomainId, Domain> = (1..)
-            .zip(&manifest.domains)
-            .zip(assignments)
-            .map(|((id, spec), assignment)| {
-                let id = DomainId(id);
+        let domains = Domains::new(
+            manifest.domains.iter().zip(assignments),
+            |id, (spec, assignment)| {
                 let functions = assignment
                     .functions
                     .iter()
                     .filter_map(|address| machine.pci_function(*address))
                     .map(|function| devices::view(function, &machine.pci, &assignment.functions));
-                let domain = Domain {
+                Domain {
                     functions: functions.collect(),
                     interrupts: assignment
                         .lines
@@ -93,10 +91,9 @@ impl Hypervisor {
                     devices: assignment.functions,
                     ports: assignment.ports,
                     ..Domain::new(id, spec.clone())
-                };
-                (id, domain)
-            })
-            .collect();
+                }
+            },
+        );
         for (domain, function) in domains
             .values()
             .flat_map(|domain| domain.functions.iter().map(move |function| (domain, function)))

@@ -8,10 +8,12 @@ pub mod devices;
 pub mod images;
 pub mod layout;
 pub mod life;
+mod table;
 mod vcpu;
 
 use alloc::{boxed::Box, string::String, vec::Vec};
 
+pub use table::Domains;
 pub use vcpu::{Polling, Runstate, Vcpu, VcpuStatus, legacy_vcpu_info};
 
 use crate::{
