@@ -264,7 +264,7 @@ impl Hypervisor {
 }
 
 /// The scheduler, told how each domain competes. Wishes that the machine cannot fulfil go to the log.
-fn admit_all(domains: &BTreeMap<DomainId, Domain>, processors: usize) -> Scheduler {
+fn admit_all(domains: &Domains, processors: usize) -> Scheduler {
     let wishes = domains
         .values()
         .map(|domain| (domain.spec.name.as_str(), &domain.spec.scheduling));
