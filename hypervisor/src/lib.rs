@@ -19,6 +19,7 @@ pub mod boot;
 pub mod domain;
 pub mod errno;
 pub mod event;
+pub mod figures;
 pub mod grant;
 pub mod guest;
 pub mod guest_time;

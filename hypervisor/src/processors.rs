@@ -15,6 +15,7 @@ use spin::Mutex;
 use crate::{
     Hypervisor,
     domain::{DomainId, VcpuId, VcpuStatus},
+    figures::{Account, Phase},
     memory::MachineAddress,
     platform::{interrupts::WAKE, local_apic, time},
     virt::{self, Registers, VirtualCpu},
@@ -55,12 +56,15 @@ pub struct Processor {
     pub loaded: Option<VcpuId>,
     /// Where it leaves its guest.
     pub seat: Seat,
+    /// Where its time goes.
+    pub account: Account,
 }
 
 impl Processor {
     /// One that has not begun to work.
     pub fn new(apic_id: u32) -> Self {
         Self {
+            account: Account::new(Phase::Idle),
             apic_id,
             loaded: None,
             seat: Seat::default(),
@@ -105,8 +109,9 @@ impl Hypervisor {
         Some((guest, root, stay))
     }
 
-    /// A processor has the lock again. Whether the vCPU that it ran is still the same, and may go on where it is.
-    pub fn arrive(&mut self, processor: usize, id: VcpuId, stay: Stay) -> bool {
+    /// A processor has the lock again, for a reason ([`crate::figures::reason`]). Whether the vCPU that it ran is still the same, and may go on where
+    /// it is.
+    pub fn arrive(&mut self, processor: usize, id: VcpuId, stay: Stay, reason: usize) -> bool {
         self.scheduler.work(processor);
         if let Some(guest) = self.processors[processor].seat.take() {
             self.put_back(id, guest);
@@ -115,7 +120,7 @@ impl Hypervisor {
         let Some(vcpu) = self.vcpu_mut(id).filter(|_| same) else {
             return false;
         };
-        vcpu.exits += 1;
+        vcpu.counts.exits[reason] += 1;
         vcpu.status == VcpuStatus::Runnable
     }
 
@@ -205,6 +210,7 @@ impl Hypervisor {
         if self.processors[processor].loaded == Some(id) {
             return;
         }
+        self.processors[processor].account.switches += 1;
         let last = self.processors[processor].loaded.take();
         if let Some(vcpu) = last.and_then(|last| self.vcpu_mut(last)) {
             vcpu.extended.save();

@@ -18,6 +18,7 @@ use crate::{
     Hypervisor,
     domain::{DomainId, VcpuId, VcpuStatus, build::Progress},
     event,
+    figures::{self, Phase, Watch},
     hypercall::{self, Outcome},
     lock::{Guard, Lock, Waiting},
     platform,
@@ -49,6 +50,7 @@ struct Own {
     index: usize,
     clock: timers::Alarm,
     seat: Seat,
+    watch: Watch,
 }
 
 impl Own {
@@ -57,12 +59,23 @@ impl Own {
             index,
             clock: timers::Alarm::default(),
             seat: Seat::default(),
+            watch: Watch::default(),
         }
     }
 
     fn lock(&self) -> Locked {
         let hypervisor = HYPERVISOR.get().expect("processors work once there is work");
-        hypervisor.lock(self.index).0
+        let (mut guard, _): (Locked, bool) = hypervisor.lock(self.index);
+        guard.processors[self.index].account.arrive(time::ticks());
+        guard
+    }
+
+    /// Gives the lock up.
+    fn unlock(&self, mut hv: Locked, phase: Phase) {
+        let here = platform::cpu::current();
+        let account = &mut hv.processors[self.index].account;
+        (account.interrupts, account.messages) = (here.interrupts.get(), here.messages.get());
+        account.depart(phase, time::ticks());
     }
 }
 
@@ -77,7 +90,10 @@ pub fn run(mut hv: Hypervisor) -> ! {
 
 /// Another processor begins.
 fn join(processor: usize) -> ! {
-    virt::enable_here(&*Own::new(processor).lock().backend);
+    let own = Own::new(processor);
+    let hv = own.lock();
+    virt::enable_here(&*hv.backend);
+    own.unlock(hv, Phase::Waiting);
     work(processor)
 }
 
@@ -85,6 +101,7 @@ fn work(processor: usize) -> ! {
     let mut own = Own::new(processor);
     let mut hv = own.lock();
     own.seat = hv.processors[processor].seat.clone();
+    own.watch = hv.processors[processor].account.watch();
     loop {
         take_interrupts(&mut hv, processor);
         event::announce_log(&mut hv);
@@ -104,8 +121,10 @@ fn idle(mut hv: Locked, own: &mut Own) -> Locked {
     let alarm = ends.into_iter().flatten().min();
     own.clock.set(alarm);
     hv.scheduler.idle(own.index, alarm);
-    drop(hv);
+    hv.processors[own.index].account.current = None;
+    own.unlock(hv, Phase::Idle);
     platform::interrupts::wait();
+    own.watch.left(time::ticks());
     let mut hv = own.lock();
     hv.scheduler.work(own.index);
     hv
@@ -157,6 +176,7 @@ fn take_interrupts(hv: &mut Hypervisor, processor: usize) {
 /// Runs a vCPU until somebody else should run.
 fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
     hv.load(own.index, id);
+    hv.processors[own.index].account.current = Some(id);
     loop {
         note_running(&mut hv, id);
         let nudge = interrupts::deliver(&mut hv, id);
@@ -167,11 +187,14 @@ fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
         let Some((mut guest, root, stay)) = hv.depart(own.index, id, alarm) else {
             return hv;
         };
-        drop(hv);
+        own.unlock(hv, Phase::Guest);
         let exit = guest.processor.run(&mut guest.registers, root);
+        own.watch.left(time::ticks());
         own.seat.leave(guest);
         hv = own.lock();
-        let same = hv.arrive(own.index, id, stay);
+        let reason = figures::reason(&exit);
+        hv.processors[own.index].account.because(reason);
+        let same = hv.arrive(own.index, id, stay, reason);
         if matches!(exit, Exit::Interrupt | Exit::NonMaskableInterrupt) {
             platform::interrupts::window();
         } else if same {
@@ -195,6 +218,8 @@ fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
     {
         vcpu.runstate.enter(RUNSTATE_runnable, time::now());
     }
+    // What others of its domain see while it does not run: whether it waits for a processor, or sleeps.
+    hypercall::update_runstate_area(&hv, id);
     hv
 }
 
@@ -204,7 +229,9 @@ fn note_running(hv: &mut Hypervisor, id: VcpuId) {
         .vcpu_mut(id)
         .filter(|vcpu| vcpu.runstate.current != RUNSTATE_running)
     {
-        vcpu.runstate.enter(RUNSTATE_running, time::now());
+        let now = time::now();
+        vcpu.runstate.enter(RUNSTATE_running, now);
+        vcpu.counts.runs(now);
         hypercall::update_runstate_area(hv, id);
     }
 }

@@ -8,6 +8,7 @@ use xen_abi::vcpu::{RUNSTATE_blocked, RUNSTATE_offline, RUNSTATE_runnable};
 use crate::{
     domain::{Body, Domain, DomainId, Domains, Vcpu, VcpuId, VcpuStatus, devices, images::Images},
     event::Vectors,
+    figures::{Account, Phase},
     grant::HeldFrames,
     memory::{DirectMap, FrameAllocator},
     platform::{Machine, time},
@@ -109,6 +110,7 @@ impl Hypervisor {
         if processors.is_empty() {
             processors.push(Processor::new(0));
         }
+        processors[0].account = Account::new(Phase::Hypervisor);
         let scheduler = admit_all(&domains, processors.len());
         Self {
             domains,
@@ -167,7 +169,9 @@ impl Hypervisor {
             VcpuStatus::Blocked => {
                 vcpu.status = VcpuStatus::Runnable;
                 vcpu.polling = None;
-                vcpu.runstate.enter(RUNSTATE_runnable, time::now());
+                let now = time::now();
+                vcpu.runstate.enter(RUNSTATE_runnable, now);
+                vcpu.counts.woke(now);
                 self.enqueue(id);
                 self.rearm(id);
             }

@@ -239,6 +239,7 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
         cpuid: Policy::new(&|_, _| Leaf::default(), configuration),
         pci: Default::default(),
         debug_line: String::new(),
+        counts: Default::default(),
         watchdogs: [0; 2],
     });
     hv.bring_up(VcpuId { domain: id, index: 0 });

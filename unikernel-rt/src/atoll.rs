@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-pub use xen_abi::atoll::{DomainInfo, MachineInfo};
+pub use xen_abi::atoll::{DomainFigures, DomainInfo, MachineInfo, ProcessorFigures};
 
 use pci_types::PciAddress;
 
@@ -32,6 +32,10 @@ pub trait Control {
     fn machine(&self, action: MachineAction) -> Result<(), Errno>;
     /// Figures of the machine.
     fn machine_info(&self) -> Result<MachineInfo, Errno>;
+    /// What a domain has done with its time.
+    fn domain_figures(&self, domain: DomainId) -> Result<DomainFigures, Errno>;
+    /// What a processor has done with its time; `ENOENT` behind the last one. `restart` begins anew with its longest recent stay in the hypervisor.
+    fn processor_figures(&self, processor: u32, restart: bool) -> Result<ProcessorFigures, Errno>;
     /// The place of a PCI function that this domain was given; `ENOENT` behind the last one.
     fn pci_function(&self, index: u32) -> Result<PciAddress, Errno>;
     /// Reads the log from `position` into `buffer`. Answers the position to go on from, and how many bytes came.

@@ -4,7 +4,11 @@
 //!
 //! Each operation names the capability (given by the manifest) that its caller needs; without it the answer is `-EPERM`.
 
+mod figures;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use figures::*;
 
 /// The hypercall number: the first of those that Xen leaves to the architecture, unused on x86 for HVM guests.
 #[allow(non_upper_case_globals)]
@@ -29,6 +33,11 @@ pub const ATOLLOP_MACHINE_INFO: u64 = 6;
 
 /// Reads a [`PciFunction`]: which functions the caller was given. An index behind the last one answers `-ENOENT`.
 pub const ATOLLOP_PCI_FUNCTION: u64 = 7;
+
+/// Reads a [`DomainFigures`]. Capability: `observe`, except for a domain that asks about itself.
+pub const ATOLLOP_DOMAIN_FIGURES: u64 = 8;
+/// Reads a [`ProcessorFigures`]. Capability: `observe`.
+pub const ATOLLOP_PROCESSOR_FIGURES: u64 = 9;
 
 /// Length of the fixed field that holds a domain's name, padded with NUL.
 pub const NAME_LENGTH: usize = 32;

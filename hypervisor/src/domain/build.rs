@@ -307,6 +307,7 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
         cpuid: cpuid::Policy::new(&host_cpuid, configuration),
         pci: PciView::new(domain.functions.clone()),
         debug_line: String::new(),
+        counts: Default::default(),
         watchdogs: [0; 2],
     });
     domain.generation += 1;

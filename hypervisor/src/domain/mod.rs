@@ -129,6 +129,8 @@ pub struct Body {
     pub pci: pci::PciView,
     /// What it wrote to the debug port since the last end of line.
     pub debug_line: String,
+    /// What it did.
+    pub counts: crate::figures::DomainCounts,
     /// When its watchdogs (SCHEDOP_watchdog) expire, in nanoseconds of the machine's clock; 0 is a free one.
     pub watchdogs: [u64; 2],
 }

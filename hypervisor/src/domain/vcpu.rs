@@ -39,8 +39,8 @@ pub struct Vcpu {
     pub runstate_area: Option<u64>,
     /// Nanoseconds spent in each runstate: running, runnable, blocked, offline; and since when it is in the current one.
     pub runstate: Runstate,
-    /// Exits taken.
-    pub exits: u64,
+    /// What it did.
+    pub counts: crate::figures::VcpuCounts,
     /// The upcall flag was set since an upcall was last handed to the local APIC: an edge, as `HVMOP_set_evtchn_upcall_vector` has it.
     pub upcall_edge: bool,
     /// A non-maskable interrupt is to be injected.
@@ -81,7 +81,7 @@ impl Vcpu {
                 since: now,
                 total: [0; 4],
             },
-            exits: 0,
+            counts: Default::default(),
             upcall_edge: false,
             non_maskable: false,
             awaits_startup: id.index != 0,
@@ -143,6 +143,13 @@ pub struct Runstate {
 }
 
 impl Runstate {
+    /// Nanoseconds in each, up to `now`.
+    pub fn totals(&self, now: u64) -> [u64; 4] {
+        let mut upto = *self;
+        upto.enter(self.current, now);
+        upto.total
+    }
+
     /// Goes to another state at `now`.
     pub fn enter(&mut self, state: i32, now: u64) {
         let spent = now.saturating_sub(self.since);

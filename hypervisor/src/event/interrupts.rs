@@ -200,9 +200,11 @@ pub fn raise_interrupt(hv: &mut Hypervisor, processor: usize, vector: u8) -> boo
     let Some((domain, number)) = hv.vectors.0[vector as usize] else {
         return false;
     };
-    let port = hv
-        .body(domain)
-        .and_then(|body| body.events.pirqs.get(&number)?.port);
+    let Some(body) = hv.body_mut(domain) else {
+        return false;
+    };
+    body.counts.device_interrupts += 1;
+    let port = body.events.pirqs.get(&number).and_then(|pirq| pirq.port);
     if let Some(port) = port {
         set_pending(hv, domain, port);
         follow(hv, domain, number, Some(processor));

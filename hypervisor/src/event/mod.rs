@@ -182,18 +182,18 @@ pub fn unbind_all(hv: &mut Hypervisor, domain: DomainId) {
 
 /// Raises an event at the other end of a port of `domain`. Into a port that waits for its peer it goes nowhere, and that is no error.
 pub fn send(hv: &mut Hypervisor, domain: DomainId, port: u32) -> Result<(), Errno> {
-    match hv
-        .body_mut(domain)
-        .ok_or(Errno::SRCH)?
-        .events
-        .allocated(port)?
-        .binding
-    {
-        Binding::Interdomain { remote, port } => set_pending(hv, remote, port),
-        Binding::Ipi => set_pending(hv, domain, port),
-        Binding::Unbound { .. } => {}
+    let body = hv.body_mut(domain).ok_or(Errno::SRCH)?;
+    let (receiver, port) = match body.events.allocated(port)?.binding {
+        Binding::Interdomain { remote, port } => (remote, port),
+        Binding::Ipi => {
+            body.counts.ipis += 1;
+            (domain, port)
+        }
+        Binding::Unbound { .. } => return Ok(()),
         _ => return Err(Errno::INVAL),
-    }
+    };
+    body.counts.events_sent += 1;
+    set_pending(hv, receiver, port);
     Ok(())
 }
 
@@ -308,7 +308,8 @@ fn set_pending(hv: &mut Hypervisor, domain: DomainId, port: u32) {
         return;
     }
     let upcall = !bits.is_masked() && vcpu_info.is_some_and(|info| bits.announce(info));
-    let Some(body) = hv.body(domain) else { return };
+    let Some(body) = hv.body_mut(domain) else { return };
+    body.counts.events_received += 1;
     let told = body.events.port(port).vcpu;
     let polls = |vcpu: &crate::domain::Vcpu| {
         vcpu.polling

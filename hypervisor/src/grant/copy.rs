@@ -41,6 +41,10 @@ pub fn copy(hv: &mut Hypervisor, caller: DomainId, request: &GnttabCopy) -> Resu
     if let Ok(into) = &into {
         hv.memory.copy(from.at, into.at, usize::from(request.len));
         close(hv, into);
+        hv.count(caller, |counts| {
+            counts.grant_copies += 1;
+            counts.bytes_copied += u64::from(request.len);
+        });
     }
     close(hv, &from);
     into.map(drop)

@@ -35,6 +35,7 @@ pub struct Maps {
     slots: Vec<Slot>,
     /// The handle that is given out next, if one has come back.
     free: Option<u32>,
+    count: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,11 @@ impl Maps {
         self.free.is_some() || self.slots.len() < MAX_MAPS
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
     /// Takes a map in; answers its handle. `None` without room, also in the hypervisor's heap.
     pub fn insert(&mut self, map: Map) -> Option<u32> {
         if let Some(handle) = self.free {
@@ -58,6 +64,7 @@ impl Maps {
                 self.free = next;
             }
             *slot = Slot::Taken(map);
+            self.count += 1;
             return Some(handle);
         }
         if self.slots.len() >= MAX_MAPS {
@@ -65,6 +72,7 @@ impl Maps {
         }
         self.slots.try_reserve(1).ok()?;
         self.slots.push(Slot::Taken(map));
+        self.count += 1;
         Some(self.slots.len() as u32 - 1)
     }
 
@@ -83,6 +91,7 @@ impl Maps {
             return None;
         };
         *slot = Slot::Free(self.free.replace(handle));
+        self.count -= 1;
         Some(map)
     }
 
@@ -128,6 +137,7 @@ mod tests {
             assert!(maps.remove(handle).is_none() && maps.get_mut(handle).is_none());
         }
         assert_eq!(maps.iter().count(), MAX_MAPS - 2);
+        assert_eq!(maps.count() as usize, MAX_MAPS - 2);
         assert_eq!([maps.insert(map(1)), maps.insert(map(2))], [Some(9), Some(5)]);
         assert_eq!(maps.get_mut(9).map(|map| map.reference), Some(1));
         assert!(!maps.has_room() && maps.remove(u32::MAX).is_none());

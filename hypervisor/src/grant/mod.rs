@@ -154,6 +154,7 @@ fn place(hv: &mut Hypervisor, mapper: DomainId, map: Map) -> Option<u32> {
             return None;
         }
     }
+    body.counts.grant_maps += 1;
     Some(handle)
 }
 
@@ -203,6 +204,7 @@ pub fn unmap(
     if map.at.is_none() && !map.device {
         let map = *map;
         body.grants.maps.remove(handle);
+        body.counts.grant_unmaps += 1;
         if map.orphan {
             // The page may become free with it.
             flush(hv, mapper);

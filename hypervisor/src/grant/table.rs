@@ -132,6 +132,11 @@ pub struct GrantTable {
 }
 
 impl GrantTable {
+    /// How many grants of others the domain has mapped.
+    pub fn mapped(&self) -> u32 {
+        self.maps.count()
+    }
+
     /// The layout.
     pub const fn version(&self) -> Version {
         self.version

@@ -8,12 +8,13 @@ use xen_abi::{
     hvm::params::{
         HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN,
     },
+    vcpu::RUNSTATE_running,
 };
 
 use super::{
     Answer, Call, Result, context,
     context::{named, read, write, write_bytes},
-    machine,
+    figures, machine,
 };
 use crate::{
     Hypervisor,
@@ -124,6 +125,22 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             write(hv, caller, at, &request)?;
             Ok(Answer::OK)
         }
+        ATOLLOP_DOMAIN_FIGURES => {
+            let request: DomainFigures = read(hv, caller, at)?;
+            let domain = named(caller, request.domain);
+            if domain != caller.domain {
+                needs(|capabilities| capabilities.observe)?;
+            }
+            write(hv, caller, at, &figures::of_domain(hv, domain)?)?;
+            Ok(Answer::OK)
+        }
+        ATOLLOP_PROCESSOR_FIGURES => {
+            needs(|capabilities| capabilities.observe)?;
+            let request: ProcessorFigures = read(hv, caller, at)?;
+            let answer = figures::of_processor(hv, &request, machine::ticks())?;
+            write(hv, caller, at, &answer)?;
+            Ok(Answer::OK)
+        }
         _ => Err(Errno::NOSYS),
     }
 }
@@ -160,14 +177,8 @@ fn domain_info(hv: &Hypervisor, id: DomainId, info: &mut DomainInfo) -> Result<(
         info.memory_pages = body.pages;
         let now = machine::now();
         for vcpu in &body.vcpus {
-            let running = vcpu.runstate.current == 0;
-            info.cpu_time += vcpu.runstate.total[0]
-                + if running {
-                    now.saturating_sub(vcpu.runstate.since)
-                } else {
-                    0
-                };
-            info.exits += vcpu.exits;
+            info.cpu_time += vcpu.runstate.totals(now)[RUNSTATE_running as usize];
+            info.exits += vcpu.counts.exits.iter().sum::<u64>();
         }
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! What hypercalls ask of the machine below; in tests a clock that stands still and a log that can be looked at.
 
 #[cfg(test)]
-pub(crate) use fake::{log_line, now, power_off, read_log, reboot, tsc_khz};
+pub(crate) use fake::{log_line, now, power_off, read_log, reboot, scale, ticks, tsc_khz};
 #[cfg(not(test))]
-pub(crate) use real::{log_line, now, power_off, read_log, reboot, tsc_khz};
+pub(crate) use real::{log_line, now, power_off, read_log, reboot, scale, ticks, tsc_khz};
 
 #[cfg(not(test))]
 mod real {
@@ -12,6 +12,16 @@ mod real {
     /// Nanoseconds since the hypervisor began.
     pub(crate) fn now() -> u64 {
         time::now()
+    }
+
+    /// Ticks since the hypervisor began.
+    pub(crate) fn ticks() -> u64 {
+        time::ticks()
+    }
+
+    /// What makes nanoseconds of ticks.
+    pub(crate) fn scale() -> time::Scale {
+        time::scale()
     }
 
     /// Logs a line of a domain.
@@ -56,6 +66,15 @@ pub(crate) mod fake {
 
     pub(crate) fn now() -> u64 {
         NOW.get()
+    }
+
+    /// A tick is a nanosecond.
+    pub(crate) fn ticks() -> u64 {
+        NOW.get()
+    }
+
+    pub(crate) fn scale() -> crate::platform::time::Scale {
+        crate::platform::time::Scale::of_khz(1_000_000)
     }
 
     pub(crate) fn log_line(domain: &str, line: &str) {

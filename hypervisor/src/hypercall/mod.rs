@@ -12,6 +12,7 @@ mod atoll;
 mod console;
 mod context;
 mod event_channel;
+mod figures;
 mod grant_table;
 mod hvm;
 pub(crate) mod machine;
@@ -125,6 +126,7 @@ pub fn dispatch(hv: &mut Hypervisor, caller: VcpuId) -> Outcome {
     };
     if let Some(vcpu) = hv.vcpu_mut(caller) {
         vcpu.registers.rax = result as u64;
+        vcpu.counts.hypercalls += 1;
     }
     outcome
 }

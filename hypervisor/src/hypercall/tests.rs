@@ -70,5 +70,6 @@ fn error(error: Errno) -> i64 {
 
 mod calls;
 mod events;
+mod figures;
 mod memory;
 mod vcpus;

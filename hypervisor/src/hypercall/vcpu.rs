@@ -214,10 +214,7 @@ fn register_info(hv: &mut Hypervisor, caller: VcpuId, id: VcpuId, at: u64) -> Re
 /// A vCPU's runstate as its guest is told.
 fn runstate_info(vcpu: &Vcpu, now: u64) -> VcpuRunstateInfo {
     let runstate = vcpu.runstate;
-    let mut time = runstate.total;
-    if let Some(current) = time.get_mut(runstate.current as usize) {
-        *current += now.saturating_sub(runstate.since);
-    }
+    let time = runstate.totals(now);
     VcpuRunstateInfo {
         state: runstate.current,
         _pad0: [0; 4],

@@ -7,7 +7,7 @@
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::{
     arch::{asm, x86_64::__cpuid_count},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use super::{
@@ -229,6 +229,22 @@ pub fn time_stamp() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
+/// A count that its own processor alone changes, with interrupts off, so that it needs no locked instruction.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub fn add(&self) {
+        self.0.store(self.get() + 1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// What belongs to one processor.
 #[repr(C)]
 pub struct PerCpu {
@@ -244,6 +260,10 @@ pub struct PerCpu {
     pub timer_fired: AtomicBool,
     /// A non-maskable interrupt has arrived since this was last cleared.
     pub non_maskable: AtomicBool,
+    /// Interrupts that it has taken.
+    pub interrupts: Count,
+    /// Interrupts that it has sent to other processors.
+    pub messages: Count,
     descriptors: Descriptors,
 }
 
@@ -296,6 +316,8 @@ pub fn initialize(place_of_stacks: usize) {
         pending: Pending::default(),
         timer_fired: AtomicBool::new(false),
         non_maskable: AtomicBool::new(false),
+        interrupts: Count::default(),
+        messages: Count::default(),
         descriptors: Descriptors::new(place_of_stacks),
     }));
     state.place = state;

@@ -153,6 +153,7 @@ pub fn take_non_maskable() -> bool {
 /// The handler of every interrupt.
 #[cfg_attr(not(target_os = "none"), expect(dead_code))]
 pub(super) fn arrived(vector: u8) {
+    cpu::current().interrupts.add();
     match vector {
         SPURIOUS | ..FIRST_ALLOCATED => return,
         TIMER => cpu::current().timer_fired.store(true, Ordering::Relaxed),

@@ -169,6 +169,9 @@ pub fn boot_id() -> u32 {
 
 /// Sends an interrupt to another processor by its local APIC id.
 pub fn send(apic_id: u32, vector: u8) {
+    if apic().is_some() {
+        cpu::current().messages.add();
+    }
     command(apic_id, vector.into());
 }
 

@@ -51,7 +51,7 @@ fn a_vcpu_that_is_recalled_is_back_with_its_registers() {
     assert!(hv.scheduler.processor(0).called);
     running.thread.join().unwrap();
     // Its processor goes on with the exit: nothing happened to the vCPU.
-    assert!(hv.arrive(0, id(0), running.stay));
+    assert!(hv.arrive(0, id(0), running.stay, 0));
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn an_exit_of_a_vcpu_that_was_stopped_is_forgotten() {
     hv.vcpu_mut(id(0)).unwrap().registers.rip = 0x9000;
     hv.bring_up(id(0));
     running.thread.join().unwrap();
-    assert!(!hv.arrive(0, id(0), running.stay));
+    assert!(!hv.arrive(0, id(0), running.stay, 0));
     assert_eq!(hv.vcpu(id(0)).unwrap().registers.rip, 0x9000);
     // It runs again where it was, on nobody else's processor.
     assert_eq!(hv.next(0, 1), Some(id(0)));
@@ -85,7 +85,7 @@ fn a_domain_is_stopped_destroyed_and_built_while_it_runs() {
     assert_eq!(hv.frames.free_pages(), all);
     for (processor, running) in running.into_iter().enumerate() {
         running.thread.join().unwrap();
-        assert!(!hv.arrive(processor, id(processor as u32), running.stay));
+        assert!(!hv.arrive(processor, id(processor as u32), running.stay, 0));
     }
     assert!(hv.vcpu(id(0)).unwrap().on.is_none());
     assert_eq!(hv.next(0, 1), Some(id(0)));
@@ -98,7 +98,7 @@ fn pages_are_taken_away_from_vcpus_that_do_not_run() {
     grant::flush(&mut hv, GUEST);
     assert!(hv.vcpu(id(1)).unwrap().on.is_none());
     running.thread.join().unwrap();
-    assert!(hv.arrive(1, id(1), running.stay));
+    assert!(hv.arrive(1, id(1), running.stay, 0));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn one_call_reaches_who_runs_and_none_who_works() {
     assert!(hv.scheduler.processor(0).called && !hv.scheduler.processor(1).called);
     event::send(&mut hv, GUEST, other).unwrap();
     running.thread.join().unwrap();
-    assert!(hv.arrive(0, id(0), running.stay));
+    assert!(hv.arrive(0, id(0), running.stay, 0));
 }
 
 #[test]

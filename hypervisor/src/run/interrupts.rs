@@ -40,13 +40,16 @@ pub(super) fn deliver(hv: &mut Hypervisor, id: VcpuId) -> Option<u64> {
     if vcpu.non_maskable && !vcpu.processor.injection_pending() {
         vcpu.non_maskable = false;
         vcpu.processor.inject(Injection::NonMaskableInterrupt);
+        vcpu.counts.injected += 1;
     }
     if vcpu.processor.interruptible(&vcpu.registers) {
         if let Some(vector) = direct.take() {
             vcpu.processor.inject(Injection::Interrupt(vector));
+            vcpu.counts.injected += 1;
         } else if let Some(vector) = vcpu.machine.apic.pending_vector() {
             vcpu.machine.apic.accept(vector);
             vcpu.processor.inject(Injection::Interrupt(vector));
+            vcpu.counts.injected += 1;
         }
     }
     let more = direct.is_some() || vcpu.machine.apic.pending_vector().is_some() || vcpu.non_maskable;
@@ -88,6 +91,7 @@ pub(super) fn send(hv: &mut Hypervisor, sender: VcpuId, ipi: Ipi) {
             .min_by_key(|index| body.vcpus[*index as usize].machine.apic.processor_priority());
         reached = lowest.into_iter().collect();
     }
+    body.counts.ipis += reached.len() as u64;
     for index in reached {
         let target = VcpuId { index, ..sender };
         let Some(vcpu) = hv.vcpu_mut(target) else { return };

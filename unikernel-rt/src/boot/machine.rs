@@ -171,6 +171,25 @@ impl Control for XenControl {
         )
     }
 
+    fn domain_figures(&self, domain: DomainId) -> Result<DomainFigures, Errno> {
+        let mut figures = DomainFigures {
+            domain: domain.0,
+            ..DomainFigures::default()
+        };
+        operate(ATOLLOP_DOMAIN_FIGURES, &mut figures)?;
+        Ok(figures)
+    }
+
+    fn processor_figures(&self, processor: u32, restart: bool) -> Result<ProcessorFigures, Errno> {
+        let mut figures = ProcessorFigures {
+            processor,
+            flags: if restart { PROCESSOR_FIGURES_RESTART } else { 0 },
+            ..ProcessorFigures::default()
+        };
+        operate(ATOLLOP_PROCESSOR_FIGURES, &mut figures)?;
+        Ok(figures)
+    }
+
     fn machine_info(&self) -> Result<MachineInfo, Errno> {
         let mut info = MachineInfo::default();
         operate(ATOLLOP_MACHINE_INFO, &mut info)?;

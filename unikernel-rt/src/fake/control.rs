@@ -9,7 +9,7 @@ use pci_types::PciAddress;
 use xen_abi::atoll::{DOMAIN_STATE_ABSENT, DOMAIN_STATE_RUNNING, NAME_LENGTH};
 
 use crate::DomainId;
-use crate::atoll::{Control, DomainInfo, MachineAction, MachineInfo};
+use crate::atoll::{Control, DomainFigures, DomainInfo, MachineAction, MachineInfo, ProcessorFigures};
 use crate::hypercall::Errno;
 
 /// A machine's worth of domains that start and stop at once. Clones are the same machine.
@@ -26,6 +26,8 @@ struct State {
     machine: MachineInfo,
     log: Vec<u8>,
     functions: Vec<PciAddress>,
+    figures: BTreeMap<u16, DomainFigures>,
+    processors: Vec<ProcessorFigures>,
 }
 
 impl FakeControl {
@@ -77,6 +79,16 @@ impl FakeControl {
         self.state.borrow_mut().machine = info;
     }
 
+    /// Sets what a domain has done.
+    pub fn set_figures(&self, figures: DomainFigures) {
+        self.state.borrow_mut().figures.insert(figures.domain, figures);
+    }
+
+    /// Sets what the processors have done.
+    pub fn set_processors(&self, figures: &[ProcessorFigures]) {
+        self.state.borrow_mut().processors = figures.to_vec();
+    }
+
     /// Appends to the log.
     pub fn append_log(&self, bytes: &[u8]) {
         self.state.borrow_mut().log.extend_from_slice(bytes);
@@ -117,6 +129,22 @@ impl Control for FakeControl {
 
     fn machine_info(&self) -> Result<MachineInfo, Errno> {
         Ok(self.state.borrow().machine)
+    }
+
+    fn domain_figures(&self, domain: DomainId) -> Result<DomainFigures, Errno> {
+        let state = self.state.borrow();
+        state.domains.get(&domain.0).ok_or(Errno::ESRCH)?;
+        let nothing = DomainFigures {
+            domain: domain.0,
+            ..DomainFigures::default()
+        };
+        Ok(state.figures.get(&domain.0).copied().unwrap_or(nothing))
+    }
+
+    fn processor_figures(&self, processor: u32, _: bool) -> Result<ProcessorFigures, Errno> {
+        let state = self.state.borrow();
+        let figures = state.processors.get(processor as usize).copied();
+        figures.ok_or(Errno::ENOENT)
     }
 
     fn pci_function(&self, index: u32) -> Result<PciAddress, Errno> {

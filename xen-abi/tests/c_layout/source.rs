@@ -51,7 +51,7 @@ fn identifier(text: &str) -> String {
         .collect()
 }
 
-/// The sources that mirror Xen's headers, with their paths below `src`. `atoll.rs` is the project's own interface.
+/// The sources that mirror Xen's headers, with their paths below `src`. `atoll.rs` and what is below it are the project's own interface.
 fn sources() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut folders = vec![root.clone()];
@@ -60,7 +60,9 @@ fn sources() -> Vec<(PathBuf, String)> {
         for entry in std::fs::read_dir(&folder).expect("the sources can be read") {
             let path = entry.expect("the sources can be read").path();
             if path.is_dir() {
-                folders.push(path);
+                if !path.ends_with("atoll") {
+                    folders.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs")
                 && !path.ends_with("atoll.rs")
             {
