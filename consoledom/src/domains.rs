@@ -17,7 +17,7 @@ use xen_abi::{
     grant_table::GNTTAB_RESERVED_CONSOLE,
 };
 
-use crate::{console::Console, shell::DomainStatus};
+use crate::{console::Console, shell::DomainStatus, top::sample::DomainSample};
 
 struct Connection {
     generation: u32,
@@ -117,6 +117,20 @@ impl Domains {
                 }
             }
         }
+    }
+
+    /// What `top` shows.
+    pub fn samples(&self) -> Vec<DomainSample> {
+        let all = atoll::domains(&*self.control).unwrap_or_default();
+        let sample = |info: &atoll::DomainInfo| {
+            let figures = self.control.domain_figures(DomainId(info.domain)).ok()?;
+            Some(DomainSample {
+                name: atoll::name(info).into(),
+                state: state(info.state),
+                figures,
+            })
+        };
+        all.iter().filter_map(sample).collect()
     }
 
     /// What `list` shows.

@@ -2,6 +2,7 @@
 //!
 //! - [`uart`] drives the port; [`terminal`] queues what is to be shown and never blocks on a slow line.
 //! - [`console`] is the backend of one domain's console ring; what a domain prints is kept in its [`scrollback`] whether anyone looks or not.
+//! - [`top`] shows what domains and processors do with their time.
 //! - [`session`] decides where a key goes: to the [`editor`] and the [`shell`], or to the domain that the operator is attached to.
 //!
 //! Everything here is logic over traits and is tested on the host; `main.rs` joins it to the machine. What a domain writes into its ring is
@@ -19,4 +20,5 @@ pub mod scrollback;
 pub mod session;
 pub mod shell;
 pub mod terminal;
+pub mod top;
 pub mod uart;

@@ -16,11 +16,12 @@ use consoledom::{
     domains::Domains,
     session::{Operations, Session},
     shell::{DomainStatus, MachineStatus},
+    top::sample::{Sample, published},
     uart::{Registers, Uart},
 };
 use unikernel_rt::{
     Failure, System, atoll,
-    event::{Channel, Interrupt, InterruptSource, PortSet},
+    event::{Channel, Events, Interrupt, InterruptSource, PortSet},
     port,
     time::Instant,
     xenstore::{Store, StoreExt},
@@ -59,6 +60,7 @@ impl Registers for Com1 {
 struct Machine {
     domains: Domains,
     control: Rc<dyn atoll::Control>,
+    events: Events,
     store: Rc<dyn Store>,
     sequence: u64,
 }
@@ -77,6 +79,25 @@ impl Operations for Machine {
             bundle_pages: info.bundle_pages,
             uptime: info.uptime,
             first_guest: info.first_guest,
+        }
+    }
+
+    fn sample(&mut self, restart: bool) -> Sample {
+        let domains = self.domains.samples();
+        let names: Vec<(u16, String)> = domains
+            .iter()
+            .map(|domain| (domain.figures.domain, domain.name.clone()))
+            .collect();
+        let processors = (0..)
+            .map_while(|number| self.control.processor_figures(number, restart).ok())
+            .collect();
+        let (devices, latencies) = published(&*self.store, &names);
+        Sample {
+            now: self.events.now().as_nanos(),
+            domains,
+            processors,
+            devices,
+            latencies,
         }
     }
 
@@ -156,6 +177,7 @@ fn run(system: System) -> Result<Infallible, Failure> {
     let mut machine = Machine {
         domains: Domains::new(&system),
         control: system.control.clone(),
+        events: system.events.clone(),
         store: store.clone(),
         // Not a number that a predecessor used.
         sequence: system.events.now().as_nanos(),
@@ -181,6 +203,7 @@ fn run(system: System) -> Result<Infallible, Failure> {
         machine
             .domains
             .serve(|domain, bytes| session.printed(domain, bytes));
+        session.tick(system.events.now().as_nanos(), &mut machine);
         let mut more = read_log(&*machine.control, &mut position, &mut session);
         if let Some(uart) = &mut uart {
             // A port that is gone reads as one that always has a key.
@@ -211,5 +234,6 @@ fn deadline(system: &System, session: &mut Session, give_up: Instant) -> Option<
     if !session.terminal().is_empty() {
         return Some(system.events.now() + SEND_PERIOD);
     }
-    session.is_starting().then_some(give_up)
+    let give_up = session.is_starting().then_some(give_up);
+    give_up.or(session.deadline().map(Instant::from_nanos))
 }

@@ -3,7 +3,7 @@
 //! Keys go to the shell until the operator attaches to a domain's console, and back after Ctrl-]. Everything that domains print and the
 //! log are kept meanwhile, so that nothing is missed by looking elsewhere.
 
-use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, format, string::String, vec::Vec};
 
 use crate::{
     editor::{Editor, Event},
@@ -11,6 +11,7 @@ use crate::{
     scrollback::Scrollback,
     shell::{self, Command, DomainStatus, MachineStatus, PROMPT},
     terminal::Terminal,
+    top::{self, Key, Rates, Sample, Size, Top},
 };
 
 /// Ctrl-], which leaves a console.
@@ -24,6 +25,8 @@ pub trait Operations {
     fn domains(&mut self) -> Vec<DomainStatus>;
     /// Figures of the machine.
     fn machine(&mut self) -> MachineStatus;
+    /// What everybody has done until now. `restart` begins anew with the longest recent stays in the hypervisor.
+    fn sample(&mut self, restart: bool) -> Sample;
     /// Sends a command to controldom; its answer comes back by [`Session::reply`].
     fn control(&mut self, command: &str);
     /// Sends a key to a domain's console.
@@ -38,6 +41,10 @@ enum Focus {
     /// A command is with controldom.
     Waiting,
     Attached(u16),
+    /// `top` is up.
+    Top,
+    /// `top once` waits for its second to pass, from this sample on.
+    Measuring,
 }
 
 /// The operator's session.
@@ -49,6 +56,11 @@ pub struct Session {
     names: BTreeMap<String, u16>,
     log: Scrollback,
     log_lines: LogLines,
+    /// Of `top`.
+    display: Box<Top>,
+    before: Box<Sample>,
+    /// When to take the next sample, in nanoseconds since power-on.
+    due: Option<u64>,
 }
 
 impl Session {
@@ -62,7 +74,64 @@ impl Session {
             names,
             log: Scrollback::new(LOG_BYTES),
             log_lines: LogLines::default(),
+            display: Box::default(),
+            before: Box::default(),
+            due: None,
         }
+    }
+
+    /// When [`Session::tick`] is to be called, in nanoseconds since power-on.
+    pub fn deadline(&self) -> Option<u64> {
+        self.due
+    }
+
+    /// Time passes: what is due is done.
+    pub fn tick(&mut self, now: u64, operations: &mut impl Operations) {
+        if self.due.is_none_or(|due| now < due) {
+            return;
+        }
+        let sample = operations.sample(true);
+        match self.focus {
+            Focus::Top => {
+                self.due = Some(sample.now + top::PERIOD);
+                self.display.look(sample);
+                // On a line too slow for it, a screen is left out rather than queued.
+                if self.terminal.is_empty() {
+                    self.draw();
+                }
+            }
+            Focus::Measuring => {
+                let rates = Rates::between(&self.before, &sample);
+                self.terminal.write_text(top::once::text(&rates).as_bytes());
+                self.leave_top();
+            }
+            _ => self.due = None,
+        }
+    }
+
+    fn enter_top(&mut self, once: bool, operations: &mut impl Operations) {
+        let sample = operations.sample(true);
+        self.due = Some(sample.now + top::PERIOD);
+        if once {
+            self.focus = Focus::Measuring;
+            *self.before = sample;
+        } else {
+            self.focus = Focus::Top;
+            *self.display = Top::default();
+            self.display.look(sample);
+            self.draw();
+        }
+    }
+
+    fn leave_top(&mut self) {
+        (self.focus, self.due) = (Focus::Shell, None);
+        *self.before = Sample::default();
+        self.prompt();
+    }
+
+    fn draw(&mut self) {
+        let screen = self.display.draw(Size::USUAL);
+        self.terminal.write(screen.as_bytes());
     }
 
     /// What is to be sent to the terminal.
@@ -101,6 +170,22 @@ impl Session {
                 self.prompt();
             }
             Focus::Attached(domain) => operations.key(domain, key),
+            Focus::Measuring if key == 0x03 => {
+                self.terminal.write_text(b"^C\n");
+                self.leave_top();
+            }
+            Focus::Measuring => {}
+            Focus::Top => match Key::of(key) {
+                Key::Quit => {
+                    self.terminal.write(b"\x1b[H\x1b[J");
+                    self.leave_top();
+                }
+                Key::Show(view) => {
+                    self.display.show(view);
+                    self.draw();
+                }
+                Key::Nothing => {}
+            },
             Focus::Shell => {
                 let mut echo = String::new();
                 let event = self.editor.key(key, PROMPT, &mut echo);
@@ -137,13 +222,13 @@ impl Session {
                 self.printed(domain, &line);
             }
             match self.focus {
-                Focus::Starting | Focus::Waiting => self.terminal.write_text(&line),
+                Focus::Starting | Focus::Waiting | Focus::Measuring => self.terminal.write_text(&line),
                 Focus::Shell => {
                     self.terminal.write(b"\r\x1b[K");
                     self.terminal.write_text(&line);
                     self.prompt();
                 }
-                Focus::Attached(_) => {}
+                Focus::Attached(_) | Focus::Top => {}
             }
         }
     }
@@ -168,6 +253,7 @@ impl Session {
                 let text = shell::list(&operations.domains(), &operations.machine());
                 self.terminal.write_text(text.as_bytes());
             }
+            Ok(Command::Top { once }) => self.enter_top(once, operations),
             Ok(Command::Dmesg) => {
                 let (first, second) = self.log.contents();
                 self.terminal.write_text(first);
@@ -215,11 +301,14 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xen_abi::atoll::ProcessorFigures;
 
     #[derive(Default)]
     struct Fake {
         commands: Vec<String>,
         keys: Vec<(u16, u8)>,
+        now: u64,
+        samples: u32,
     }
 
     impl Operations for Fake {
@@ -235,6 +324,20 @@ mod tests {
 
         fn machine(&mut self) -> MachineStatus {
             MachineStatus::default()
+        }
+
+        fn sample(&mut self, _: bool) -> Sample {
+            self.samples += 1;
+            let processor = ProcessorFigures {
+                now: self.now,
+                guest: self.now,
+                ..Default::default()
+            };
+            Sample {
+                now: self.now,
+                processors: vec![processor],
+                ..Default::default()
+            }
         }
 
         fn control(&mut self, command: &str) {
@@ -348,5 +451,57 @@ mod tests {
         bench.types("\x15console controldom\r");
         bench.types("\u{1d}dmesg\r");
         assert!(bench.screen().contains("[    1.5] diskdom: nvme0"));
+    }
+
+    #[test]
+    fn top_looks_once_a_second_until_it_is_left() {
+        let mut bench = Bench::new();
+        bench.fake.now = 5 * top::PERIOD;
+        bench.types("top\r");
+        assert!(bench.screen().contains("\x1b[Htop  up 5.0s"));
+        assert_eq!(bench.session.deadline(), Some(6 * top::PERIOD));
+        bench.session.tick(6 * top::PERIOD - 1, &mut bench.fake);
+        assert_eq!(bench.fake.samples, 1);
+        bench.fake.now = 6 * top::PERIOD + 1000;
+        bench.session.tick(6 * top::PERIOD + 1000, &mut bench.fake);
+        assert!(bench.screen().contains("  0   100.0"));
+        bench.session.logged(b"[    1.5] diskdom: nvme0\n");
+        assert_eq!(bench.screen(), "");
+        bench.types("e");
+        assert!(bench.screen().contains("EXITS/s BY"));
+        assert_eq!(bench.fake.samples, 2);
+        bench.types("q");
+        assert!(bench.screen().ends_with("atoll> "));
+        assert_eq!(bench.session.deadline(), None);
+        assert!(bench.fake.keys.is_empty());
+    }
+
+    #[test]
+    fn a_screen_that_the_line_has_not_taken_is_left_out() {
+        let mut bench = Bench::new();
+        bench.types("top\r");
+        bench.fake.now = top::PERIOD;
+        bench.session.tick(top::PERIOD, &mut bench.fake);
+        assert_eq!(bench.screen().matches("\x1b[H").count(), 1);
+        bench.session.tick(2 * top::PERIOD, &mut bench.fake);
+        assert_eq!(bench.screen().matches("\x1b[H").count(), 1);
+    }
+
+    #[test]
+    fn a_single_look_takes_a_second_and_can_be_given_up() {
+        let mut bench = Bench::new();
+        bench.types("top once\r");
+        bench.screen();
+        bench.fake.now = top::PERIOD;
+        bench.session.tick(top::PERIOD, &mut bench.fake);
+        let text = bench.screen();
+        assert!(
+            text.starts_with("top over 1000000000 ns") && text.contains("processor 0 guests 100.0"),
+            "{text}"
+        );
+        assert!(text.ends_with("\natoll> "));
+        bench.types("top once\r\u{3}");
+        bench.session.tick(9 * top::PERIOD, &mut bench.fake);
+        assert_eq!(bench.screen(), "top once\n^C\natoll> ");
     }
 }

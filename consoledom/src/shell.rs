@@ -12,6 +12,7 @@ pub const PROMPT: &str = "atoll> ";
 pub const HELP: &str = "\
 list            the domains: state, memory, processor time
 console NAME    a domain's console; leave it with Ctrl-]
+top             what domains and processors do, every second, until q; top once: one second
 dmesg           the log of the hypervisor and of the driver domains
 restart NAME    take a domain down and build it anew
 shutdown        shut the guests down, then power off
@@ -28,6 +29,11 @@ pub enum Command {
     List,
     /// `console NAME`
     Console(String),
+    /// `top`, or `top once`
+    Top {
+        /// One second, as plain lines.
+        once: bool,
+    },
     /// `dmesg`
     Dmesg,
     /// What controldom carries out, in the words that it expects.
@@ -56,6 +62,13 @@ pub fn parse(line: &str) -> Result<Command, Error> {
     let Some(word) = words.next() else {
         return Ok(Command::Empty);
     };
+    if word == "top" {
+        return match (words.next(), words.next()) {
+            (None, _) => Ok(Command::Top { once: false }),
+            (Some("once"), None) => Ok(Command::Top { once: true }),
+            (Some("once"), Some(word)) | (Some(word), _) => Err(Error::TooMuch("top", word.into())),
+        };
+    }
     let mut name = |command: &'static str| words.next().map(String::from).ok_or(Error::NameMissing(command));
     let (known, command) = match word {
         "list" => ("list", Command::List),
@@ -187,6 +200,8 @@ mod tests {
             parse("restart netdom"),
             Ok(Command::Control("restart netdom".into()))
         );
+        assert_eq!(parse("top"), Ok(Command::Top { once: false }));
+        assert_eq!(parse("top once "), Ok(Command::Top { once: true }));
         assert_eq!(parse("reboot"), Ok(Command::Control("reboot".into())));
     }
 
@@ -200,6 +215,9 @@ mod tests {
             parse("console").unwrap_err().to_string(),
             "console what? Usage: console NAME; list shows the names"
         );
+        for (line, word) in [("top twice", "twice"), ("top once more", "more")] {
+            assert_eq!(parse(line), Err(Error::TooMuch("top", word.into())));
+        }
         assert_eq!(
             parse("restart a b").unwrap_err().to_string(),
             "restart takes no more than that; leave out b"

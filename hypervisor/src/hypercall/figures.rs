@@ -33,6 +33,7 @@ pub(super) fn of_domain(hv: &Hypervisor, id: DomainId) -> Result<DomainFigures> 
         return Ok(figures);
     };
     body.counts.add_to(&mut figures);
+    figures.vcpus = body.vcpus.len() as u16;
     figures.grants_mapped = body.grants.mapped();
     for vcpu in &body.vcpus {
         vcpu.counts.add_to(&mut figures);
@@ -41,7 +42,7 @@ pub(super) fn of_domain(hv: &Hypervisor, id: DomainId) -> Result<DomainFigures> 
         figures.runnable += spent[RUNSTATE_runnable as usize];
         figures.blocked += spent[RUNSTATE_blocked as usize];
         figures.offline += spent[RUNSTATE_offline as usize];
-        figures.online += u32::from(vcpu.status != VcpuStatus::Offline);
+        figures.online += u16::from(vcpu.status != VcpuStatus::Offline);
     }
     Ok(figures)
 }

@@ -80,7 +80,9 @@ pub struct DomainFigures {
     /// One of the `CLASS_*` numbers.
     pub class: u16,
     /// vCPUs that are online.
-    pub online: u32,
+    pub online: u16,
+    /// All its vCPUs.
+    pub vcpus: u16,
     /// How many times the domain has been built since power-on.
     pub generation: u32,
     /// Grants of others that it has mapped now.
