@@ -10,7 +10,7 @@ use core::time::Duration;
 use diskdom::backend::{BlockBackend, turn};
 use diskdom::clock::EventClock;
 use diskdom::device::Pause;
-use unikernel_rt::xenbus::BackendBus;
+use unikernel_rt::xenbus::{BackendBus, Statistics};
 use unikernel_rt::{Failure, System};
 
 #[cfg(target_os = "none")]
@@ -44,13 +44,19 @@ fn run(system: System) -> Result<Infallible, Failure> {
     let look = if interrupts { LOOK_AFTER } else { LOOK_OFTEN };
 
     let backend = BlockBackend::new(disks, system.events.clone(), system.grants.clone(), clock);
-    let mut bus = BackendBus::start(system.store()?, backend)?;
+    let store = system.store()?;
+    let mut bus = BackendBus::start(store.clone(), backend)?;
+    let mut statistics = Statistics::new("vbd", system.events.now());
     loop {
         let events = bus.handle_events()?;
-        if turn(&mut bus)? || events {
+        let more = turn(&mut bus)?;
+        let now = system.events.now();
+        let counts = bus.parts().1.map(|(id, connection)| (id, connection.counts()));
+        let publish = statistics.publish(&*store, now, counts)?;
+        if more || events {
             continue;
         }
-        let busy = bus.backend().disks.busy();
-        system.events.wait(busy.then(|| system.events.now() + look));
+        let look = bus.backend().disks.busy().then_some(now + look);
+        system.events.wait(look.into_iter().chain(publish).min());
     }
 }

@@ -19,7 +19,7 @@ use unikernel_rt::{
     event::Interrupt,
     memory::PAGE_SIZE,
     time::Instant,
-    xenbus::BackendBus,
+    xenbus::{BackendBus, Statistics},
     xenstore::{Store, StoreExt},
 };
 
@@ -42,14 +42,18 @@ fn run(system: System) -> Result<Infallible, Failure> {
     let bus = BackendBus::start(store.clone(), Interfaces::new(&system, ports))?;
     let mut network = Network::new(bus, stack, system.grants.clone());
     fabric.finish();
+    let mut statistics = Statistics::new("vif", system.events.now());
     loop {
         let events = network.bus.handle_events()?;
         network.bury(&mut fabric);
-        let now = system.events.now().as_nanos();
+        let moment = system.events.now();
+        let now = moment.as_nanos();
         let mut busy = events | fabric.receive(&mut network, now);
         busy |= network.collect(&mut fabric, now)?;
         busy |= network.flush(&mut fabric.pool)?;
         fabric.finish();
+        let counts = network.bus.parts().1.map(|(id, interface)| (id, interface.counts()));
+        let publish = statistics.publish(&*store, moment, counts)?;
         if busy {
             continue;
         }
@@ -64,7 +68,7 @@ fn run(system: System) -> Result<Infallible, Failure> {
             .as_mut()
             .and_then(|(_, stack)| stack.deadline(now))
             .map(Instant::from_nanos);
-        system.events.wait(deadline);
+        system.events.wait(deadline.into_iter().chain(publish).min());
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn nodes(
     id: DomainId,
     domain: &Domain,
     console: &[DomainId],
+    observers: &[DomainId],
     complaints: &mut Vec<String>,
 ) -> Vec<NodePlan> {
     let readable = Permissions::private(control).and(id, Access::READ);
@@ -66,8 +67,14 @@ pub(super) fn nodes(
     nodes.add_with("control/shutdown", "", own.clone());
     nodes.add("control/platform-feature-multiprocessor-suspend", "1");
     nodes.add("control/platform-feature-xs_reset_watches", "1");
+    // What a domain publishes in `data` (statistics, latencies) is for those who observe, too; nodes that it makes there inherit that.
+    let observed = observers
+        .iter()
+        .filter(|observer| **observer != id)
+        .fold(own.clone(), |all, observer| all.and(*observer, Access::READ));
     for name in OWN {
-        nodes.add_with(name, "", own.clone());
+        let permissions = if name == "data" { &observed } else { &own };
+        nodes.add_with(name, "", permissions.clone());
     }
     if matches!(domain.kind, Kind::Linux { .. }) {
         nodes.add_with(TEST_PLACE, "", writable);

@@ -116,7 +116,15 @@ impl Plan {
                 is_guest: matches!(domain.kind, manifest::Kind::Linux { .. }),
                 on_crash: domain.on_crash,
                 is_console: domain.capabilities.console_log,
-                home: home::nodes(manifest, control, id, domain, &console, &mut complaints),
+                home: home::nodes(
+                    manifest,
+                    control,
+                    id,
+                    domain,
+                    &console,
+                    &observers,
+                    &mut complaints,
+                ),
                 devices: devices::of(manifest, id, domain, &mut complaints),
             })
             .collect::<Vec<_>>();

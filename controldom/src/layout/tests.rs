@@ -94,7 +94,7 @@ fn a_guest_and_its_devices() {
 /local/domain/4/control/shutdown = "" (n4)
 /local/domain/4/control/platform-feature-multiprocessor-suspend = "1" (n1,r4)
 /local/domain/4/control/platform-feature-xs_reset_watches = "1" (n1,r4)
-/local/domain/4/data = "" (n4)
+/local/domain/4/data = "" (n4,r2)
 /local/domain/4/drivers = "" (n4)
 /local/domain/4/feature = "" (n4)
 /local/domain/4/attr = "" (n4)

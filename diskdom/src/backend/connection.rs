@@ -9,8 +9,10 @@ use unikernel_rt::grant::{Grants, Mapping};
 use unikernel_rt::memory::SharedMemory;
 use unikernel_rt::ring::{BackRing, RingError};
 use unikernel_rt::time::Instant;
-use unikernel_rt::xenbus::{DeviceError, DeviceId};
-use xen_abi::io::blkif::{BlkifRequest, BlkifResponse};
+use unikernel_rt::xenbus::{DeviceError, DeviceId, Numbers};
+use xen_abi::io::blkif::{
+    BLKIF_OP_READ, BLKIF_OP_WRITE, BLKIF_OP_WRITE_BARRIER, BLKIF_RSP_OKAY, BlkifRequest, BlkifResponse,
+};
 
 use super::grants::Want;
 use super::pending::{Pending, Progress};
@@ -26,6 +28,8 @@ const BUDGET: usize = 64;
 const MAX_PERSISTENT: usize = 32 * 33;
 /// Pages of requests that are under way, beyond which no request is taken: what a frontend names costs memory of ours.
 const MAX_PAGES: usize = 4096;
+/// Bytes of the sectors that the protocol counts in.
+const SECTOR: u64 = 512;
 
 /// A connection to a frontend.
 pub struct Connection {
@@ -51,6 +55,7 @@ pub struct Connection {
     /// Pages of the requests that are not answered.
     pub(super) pages: usize,
     pub(super) log: LogLimit,
+    counts: Numbers,
 }
 
 impl Connection {
@@ -80,7 +85,13 @@ impl Connection {
             in_flight: 0,
             pages: 0,
             log: LogLimit::default(),
+            counts: Numbers::default(),
         })
+    }
+
+    /// What its frontend did: reads, bytes read, writes, bytes written, requests that were answered with an error.
+    pub fn counts(&self) -> Numbers {
+        self.counts
     }
 
     /// Whether a completion is one of this connection's.
@@ -303,7 +314,9 @@ impl Connection {
             self.grants.unmap_all(mappings);
         }
         for pending in &answered {
-            self.ring.push(&pending.response())?;
+            let response = pending.response();
+            count(&mut self.counts, &response, pending.sectors);
+            self.ring.push(&response)?;
         }
         if self.ring.publish()? {
             self.channel.notify();
@@ -331,5 +344,18 @@ impl Connection {
         if !mappings.is_empty() {
             self.grants.unmap_all(mappings);
         }
+    }
+}
+
+/// Adds an answered request to the counts.
+fn count(counts: &mut Numbers, response: &BlkifResponse, sectors: u64) {
+    let [reads, read, writes, written, errors] = counts;
+    match (response.status, response.operation) {
+        (BLKIF_RSP_OKAY, BLKIF_OP_READ) => (*reads, *read) = (*reads + 1, *read + sectors * SECTOR),
+        (BLKIF_RSP_OKAY, BLKIF_OP_WRITE | BLKIF_OP_WRITE_BARRIER) => {
+            (*writes, *written) = (*writes + 1, *written + sectors * SECTOR);
+        }
+        (BLKIF_RSP_OKAY, _) => {}
+        _ => *errors += 1,
     }
 }

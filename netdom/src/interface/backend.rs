@@ -116,7 +116,7 @@ impl Backend for Interfaces {
             waiting: Default::default(),
             held: 0,
             must_notify: false,
-            dropped: 0,
+            counts: Default::default(),
         })
     }
 

@@ -17,6 +17,7 @@ use unikernel_rt::{
     grant::{CopyEnd, CopyOperation, GrantError, GrantRef, Grants},
     memory::PAGE_SIZE,
     ring::{BackRing, RingError},
+    xenbus::Numbers,
 };
 use xen_abi::io::netif::{
     NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, NETRXF_csum_blank, NETRXF_data_validated,
@@ -64,8 +65,8 @@ pub struct Interface {
     held: usize,
     /// The domain is to be notified at the end of the turn.
     must_notify: bool,
-    /// Frames dropped because the domain gave no pages.
-    pub dropped: u64,
+    /// What its domain did, see [`Interface::counts`].
+    counts: Numbers,
 }
 
 /// What is left of an interface whose frontend is gone, for those who have the switch and the pool.
@@ -80,6 +81,12 @@ impl Interface {
     /// Its port at the switch.
     pub fn port(&self) -> Port {
         self.port
+    }
+
+    /// Frames that its domain sent and their bytes, frames that it received and their bytes, frames for it that were dropped because it gave no pages
+    /// or bad ones.
+    pub fn counts(&self) -> Numbers {
+        self.counts
     }
 
     /// What its frontend can take.
@@ -130,7 +137,11 @@ impl Interface {
             let good = frame.is_some() && !failed;
             self.answer(packet, if good { NETIF_RSP_OKAY } else { NETIF_RSP_ERROR })?;
             match frame {
-                Some(frame) if good => sent(frame),
+                Some(frame) if good => {
+                    self.counts[0] += 1;
+                    self.counts[1] += frame.length() as u64;
+                    sent(frame);
+                }
                 Some(frame) => frame.release(pool),
                 None => {}
             }
@@ -164,7 +175,7 @@ impl Interface {
         };
         let held = self.held + frame.pieces.len();
         if self.waiting.len() >= WAITING || held > limit {
-            self.dropped += 1;
+            self.counts[4] += 1;
             frame.release(pool);
         } else {
             self.held = held;
@@ -209,6 +220,12 @@ impl Interface {
         drop(operations);
         for ((frame, requests), failed) in going.into_iter().zip(failed) {
             self.announce(&frame, &requests, failed)?;
+            if failed {
+                self.counts[4] += 1;
+            } else {
+                self.counts[2] += 1;
+                self.counts[3] += frame.length() as u64;
+            }
             frame.release(pool);
         }
         self.must_notify |= self.receive.publish()?;

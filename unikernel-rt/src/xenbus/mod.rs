@@ -7,12 +7,14 @@
 mod backend;
 mod device;
 mod frontend;
+mod statistics;
 
 use core::fmt;
 
 pub use backend::{Attach, Backend, BackendBus};
 pub use device::{Device, DeviceError, DeviceId};
 pub use frontend::{Frontend, FrontendDevice};
+pub use statistics::{Numbers, Statistics};
 
 /// A side's state, as its node `state` has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
