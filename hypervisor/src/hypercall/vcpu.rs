@@ -1,6 +1,8 @@
 //! `HYPERVISOR_vcpu_op` (`vcpu.h`), with the older `set_timer_op` and `vm_assist`: bringing vCPUs up and down, their timers, and the areas in the guest's
 //! memory that the hypervisor keeps up to date for them.
 
+use core::mem::offset_of;
+
 use xen_abi::{
     hvm::hvm_vcpu::*,
     sched::SHUTDOWN_poweroff,
@@ -19,7 +21,10 @@ use crate::{
     domain::{Vcpu, VcpuId, VcpuStatus},
     errno::Errno,
     event,
-    memory::{GuestAddress, MachineAddress, PAGE_SIZE, PageKind, walk::GuestPointer},
+    memory::{
+        GuestAddress, GuestVirtual, MachineAddress, PAGE_SIZE, PageKind,
+        walk::{Access, GuestPointer},
+    },
 };
 
 /// The shortest period of a timer, in nanoseconds.
@@ -232,17 +237,34 @@ pub fn update_runstate_area(hv: &Hypervisor, id: VcpuId) {
     let (Some(area), Ok(space)) = (vcpu.runstate_area, space(hv, id)) else {
         return;
     };
-    let mut info = runstate_info(vcpu, machine::now());
-    let entered = area + core::mem::offset_of!(VcpuRunstateInfo, state_entry_time) as u64;
-    let mark = |value: u64| space.write(GuestPointer::new(entered), &value);
-    if body.calls.mark_runstate_updates {
-        let entry_time = info.state_entry_time;
-        info.state_entry_time |= XEN_RUNSTATE_UPDATE;
-        let _ = mark(info.state_entry_time);
-        let _ = space.write(GuestPointer::new(area), &info);
-        let _ = mark(entry_time);
+    let info = runstate_info(vcpu, machine::now());
+    let marked = VcpuRunstateInfo {
+        state_entry_time: info.state_entry_time | XEN_RUNSTATE_UPDATE,
+        ..info
+    };
+    let entered = offset_of!(VcpuRunstateInfo, state_entry_time) as u64;
+    let fence = || core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    // A reader that sees the mark, or another entry time before than after, reads again.
+    let write = |write: &dyn Fn(u64, &[u8])| {
+        if body.calls.mark_runstate_updates {
+            write(entered, marked.state_entry_time.as_bytes());
+            fence();
+            write(0, marked.as_bytes());
+            fence();
+            write(entered, info.state_entry_time.as_bytes());
+        } else {
+            write(0, info.as_bytes());
+        }
+    };
+    if area % PAGE_SIZE <= PAGE_SIZE - size_of::<VcpuRunstateInfo>() as u64 {
+        // The usual case: one walk of the guest's tables.
+        if let Ok(at) = space.backing(GuestVirtual(area), Access::WRITE) {
+            write(&|offset, bytes| hv.memory.write(MachineAddress(at.0 + offset), bytes));
+        }
     } else {
-        let _ = space.write(GuestPointer::new(area), &info);
+        write(&|offset, bytes| {
+            let _ = space.write_bytes(GuestVirtual(area.wrapping_add(offset)), bytes);
+        });
     }
 }
 

@@ -242,7 +242,7 @@ impl<'a> GuestSpace<'a> {
     }
 
     /// The memory behind an address, for an access up to the end of its page.
-    fn backing(&self, at: GuestVirtual, access: Access) -> Result<MachineAddress, Fault> {
+    pub fn backing(&self, at: GuestVirtual, access: Access) -> Result<MachineAddress, Fault> {
         let physical = self.translate(at, access)?;
         self.p2m
             .machine_address(self.memory, physical, access.write)

@@ -227,6 +227,38 @@ fn timers_and_runstates() {
 }
 
 #[test]
+fn a_runstate_that_crosses_a_page_is_whole() {
+    let mut hv = hypervisor();
+    let id = vcpu(3);
+    for (area, marked) in [(LIST, true), (LIST + 4096 - 24, true), (LIST + 4096 - 4, false)] {
+        put(&hv, 3, AT, &VcpuRegisterRunstateMemoryArea { addr: area });
+        let register = [VCPUOP_register_runstate_memory_area, 0, AT];
+        assert_eq!(call(&mut hv, id, __HYPERVISOR_vcpu_op, &register), 0);
+        let command = if marked { VMASST_CMD_enable } else { VMASST_CMD_disable };
+        let assist = [command, VMASST_TYPE_runstate_update_flag];
+        assert_eq!(call(&mut hv, id, __HYPERVISOR_vm_assist, &assist), 0);
+        hv.vcpu_mut(id).unwrap().runstate = crate::domain::Runstate {
+            current: RUNSTATE_runnable,
+            since: 7,
+            total: [1, 2, 3, 4],
+        };
+        NOW.set(107);
+        update_runstate_area(&hv, id);
+        let mut bytes = [0; size_of::<VcpuRunstateInfo>()];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            [*byte] = peek(&hv, 3, area + index as u64);
+        }
+        let expected = VcpuRunstateInfo {
+            state: RUNSTATE_runnable,
+            _pad0: [0; 4],
+            state_entry_time: 7,
+            time: [1, 102, 3, 4],
+        };
+        assert_eq!(bytes, expected.as_bytes());
+    }
+}
+
+#[test]
 fn a_vcpu_comes_up_goes_down_and_keeps_its_info() {
     let mut hv = hypervisor();
     let second = VcpuId {
