@@ -52,7 +52,11 @@ fn run(system: System) -> Result<Infallible, Failure> {
         busy |= network.collect(&mut fabric, now)?;
         busy |= network.flush(&mut fabric.pool)?;
         fabric.finish();
-        let counts = network.bus.parts().1.map(|(id, interface)| (id, interface.counts()));
+        let counts = network
+            .bus
+            .parts()
+            .1
+            .map(|(id, interface)| (id, interface.counts()));
         let publish = statistics.publish(&*store, moment, counts)?;
         if busy {
             continue;

@@ -25,7 +25,7 @@ pub use appliance::{Appliance, Built};
 pub use console::Console;
 pub use finding::Finding;
 pub use guest::Guest;
-pub use system::System;
+pub use system::{PROMPT, System};
 pub use web::Web;
 
 use std::time::Duration;

@@ -20,7 +20,7 @@ pub fn text(rates: &Rates) -> String {
     for processor in &rates.processors {
         let _ = writeln!(
             text,
-            "processor {} guests {} hypervisor {} lock {} idle {} exits {} switches {} interrupts {} ipis {} stay {} {} longest {} {} exclusive {} runs {}",
+            "processor {} guests {} hypervisor {} lock {} idle {} exits {} switches {} interrupts {} ipis {} stay {} cause {} longest {} longest-cause {} exclusive {} runs {}",
             processor.number,
             percent(processor.guest),
             percent(processor.hypervisor),
@@ -86,7 +86,7 @@ pub fn text(rates: &Rates) -> String {
         };
         let _ = writeln!(
             text,
-            "{kind} {} of {} by {} {towards} {} bytes {} {from} {} bytes {} {lost} {}",
+            "{kind} {} of {} by {} {towards} {} {towards}-bytes {} {from} {} {from}-bytes {} {lost} {}",
             device.name,
             device.frontend,
             device.backend,

@@ -151,11 +151,11 @@ fn many_processors_are_taken_together() {
 fn a_single_look_is_names_and_numbers() {
     let text = once::text(&rates());
     for line in [
-        "processor 0 guests 85.1 hypervisor 9.9 lock 0.0 idle 5.0 exits 1234 switches 567 interrupts 89 ipis 3 stay 123456 hypercall longest 4500000 idle exclusive yes runs linux",
+        "processor 0 guests 85.1 hypervisor 9.9 lock 0.0 idle 5.0 exits 1234 switches 567 interrupts 89 ipis 3 stay 123456 cause hypercall longest 4500000 longest-cause idle exclusive yes runs linux",
         "domain linux state running class shr cpu 81.2 steal 5.3 exits 1000 events 4321 copied 1572864 mapped 0 maps 0 wakes 100 held 2",
         "exits linux interrupt 300 hypercall 600 halt 0 port 0 msr 100 cpuid 0 apic 0 absent 0 protected 0 window 0 other 0",
         "waits linux count 100 half 4096 most 8192 ever 1200000",
-        "disk xvda of linux by diskdom reads 12 bytes 1048576 writes 2000 bytes 104857600 errors 1",
+        "disk xvda of linux by diskdom reads 12 reads-bytes 1048576 writes 2000 writes-bytes 104857600 errors 1",
         "latency realtime count 1000 least 900 half 1500 most 9000 ever 90000",
     ] {
         assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");

@@ -315,7 +315,7 @@ impl Connection {
         }
         for pending in &answered {
             let response = pending.response();
-            count(&mut self.counts, &response, pending.sectors);
+            tally(&mut self.counts, &response, pending.sectors);
             self.ring.push(&response)?;
         }
         if self.ring.publish()? {
@@ -348,7 +348,7 @@ impl Connection {
 }
 
 /// Adds an answered request to the counts.
-fn count(counts: &mut Numbers, response: &BlkifResponse, sectors: u64) {
+fn tally(counts: &mut Numbers, response: &BlkifResponse, sectors: u64) {
     let [reads, read, writes, written, errors] = counts;
     match (response.status, response.operation) {
         (BLKIF_RSP_OKAY, BLKIF_OP_READ) => (*reads, *read) = (*reads + 1, *read + sectors * SECTOR),

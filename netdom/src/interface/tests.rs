@@ -340,5 +340,8 @@ fn a_domain_that_does_not_read_leaves_the_others_their_share() {
     for _ in 0..8 {
         other.deliver(&[7; 60], Offload::default());
     }
-    assert_eq!((idle.interface.counts[4] > 0, other.interface.counts[4]), (true, 0));
+    assert_eq!(
+        (idle.interface.counts[4] > 0, other.interface.counts[4]),
+        (true, 0)
+    );
 }

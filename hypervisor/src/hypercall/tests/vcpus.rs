@@ -234,7 +234,11 @@ fn a_runstate_that_crosses_a_page_is_whole() {
         put(&hv, 3, AT, &VcpuRegisterRunstateMemoryArea { addr: area });
         let register = [VCPUOP_register_runstate_memory_area, 0, AT];
         assert_eq!(call(&mut hv, id, __HYPERVISOR_vcpu_op, &register), 0);
-        let command = if marked { VMASST_CMD_enable } else { VMASST_CMD_disable };
+        let command = if marked {
+            VMASST_CMD_enable
+        } else {
+            VMASST_CMD_disable
+        };
         let assist = [command, VMASST_TYPE_runstate_update_flag];
         assert_eq!(call(&mut hv, id, __HYPERVISOR_vm_assist, &assist), 0);
         hv.vcpu_mut(id).unwrap().runstate = crate::domain::Runstate {
