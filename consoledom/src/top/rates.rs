@@ -116,9 +116,10 @@ fn grown(before: u64, after: u64) -> u64 {
     after.checked_sub(before).unwrap_or(after)
 }
 
-/// So much in `elapsed` nanoseconds, by the second.
+/// So much in `elapsed` nanoseconds, by the second, rounded.
 fn rate(amount: u64, elapsed: u64) -> u64 {
-    (u128::from(amount) * 1_000_000_000 / u128::from(elapsed.max(1)))
+    let elapsed = u128::from(elapsed.max(1));
+    ((u128::from(amount) * 1_000_000_000 + elapsed / 2) / elapsed)
         .try_into()
         .unwrap_or(u64::MAX)
 }

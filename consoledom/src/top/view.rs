@@ -92,7 +92,7 @@ fn short(name: &str, places: usize) -> String {
 fn domains(rates: &Rates, size: Size, lines: &mut Vec<String>) {
     lines.push("CPU GUESTS% HYPER%  LOCK%  IDLE%  EXITS/s  SWITCH/s  IRQS/s LONGEST STAY".into());
     if rates.processors.len() <= PROCESSORS_IN_SHORT {
-        lines.extend(rates.processors.iter().map(|processor| in_short(processor)));
+        lines.extend(rates.processors.iter().map(in_short));
     } else {
         lines.push(together(&rates.processors));
     }
@@ -257,7 +257,7 @@ fn latency(rates: &Rates, lines: &mut Vec<String>) {
         "WAKE TO RUN", "WAKES/s", "HALF<", "99%<", "EVER"
     ));
     let limit = |waits: &_, percent| {
-        percentile(waits, percent).map_or_else(|| "-".into(), |nanoseconds| time(nanoseconds))
+        percentile(waits, percent).map_or_else(|| "-".into(), time)
     };
     for domain in &rates.domains {
         lines.push(format!(
