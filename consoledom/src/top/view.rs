@@ -256,9 +256,7 @@ fn latency(rates: &Rates, lines: &mut Vec<String>) {
         "{:<12} {:>7} {:>6} {:>6} {:>6}  {AXIS}  HELD/s",
         "WAKE TO RUN", "WAKES/s", "HALF<", "99%<", "EVER"
     ));
-    let limit = |waits: &_, percent| {
-        percentile(waits, percent).map_or_else(|| "-".into(), time)
-    };
+    let limit = |waits: &_, percent| percentile(waits, percent).map_or_else(|| "-".into(), time);
     for domain in &rates.domains {
         lines.push(format!(
             "{:<12} {:>7} {:>6} {:>6} {:>6}  {}  {}",
