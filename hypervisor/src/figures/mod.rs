@@ -36,10 +36,6 @@ pub struct DomainCounts {
     pub bytes_copied: u64,
     /// Interrupts of its devices.
     pub device_interrupts: u64,
-    /// A real-time vCPU of it had used up its budget.
-    pub budget_exhaustions: u64,
-    /// It had used up its cap.
-    pub cap_throttlings: u64,
 }
 
 /// What a vCPU did, since its domain was built.
@@ -99,8 +95,6 @@ impl DomainCounts {
         figures.grant_copies += self.grant_copies;
         figures.bytes_copied += self.bytes_copied;
         figures.device_interrupts += self.device_interrupts;
-        figures.budget_exhaustions += self.budget_exhaustions;
-        figures.cap_throttlings += self.cap_throttlings;
     }
 }
 

@@ -37,6 +37,12 @@ pub(super) fn of_domain(hv: &Hypervisor, id: DomainId) -> Result<DomainFigures> 
     figures.grants_mapped = body.grants.mapped();
     for vcpu in &body.vcpus {
         vcpu.counts.add_to(&mut figures);
+        let throttlings = hv.scheduler.throttlings(vcpu.id);
+        if figures.class == CLASS_REALTIME {
+            figures.budget_exhaustions += throttlings;
+        } else {
+            figures.cap_throttlings += throttlings;
+        }
         let spent = vcpu.runstate.totals(figures.now);
         figures.running += spent[RUNSTATE_running as usize];
         figures.runnable += spent[RUNSTATE_runnable as usize];

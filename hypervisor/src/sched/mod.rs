@@ -86,6 +86,8 @@ struct Member {
     /// The processor whose current one it is.
     on: Option<usize>,
     throttled: Option<u64>,
+    /// How often it was kept from running.
+    throttlings: u64,
     /// Virtual nanoseconds.
     age: i64,
     budget: Option<Budget>,
@@ -176,6 +178,7 @@ impl Scheduler {
             ready: false,
             on: None,
             throttled: None,
+            throttlings: 0,
             age: i64::MIN / 2,
             budget,
         };
@@ -412,6 +415,11 @@ impl Scheduler {
         [release, limit, slice_end].into_iter().flatten().min()
     }
 
+    /// How often a vCPU was kept from running because its budget, or its domain's cap, was used up, since it was made known.
+    pub fn throttlings(&self, id: VcpuId) -> u64 {
+        self.members.get(&id).map_or(0, |member| member.throttlings)
+    }
+
     /// Ends the wait of one that may run again by now. Answers whom to call; call this until it answers `None`.
     pub fn release(&mut self, now: u64) -> Option<Option<usize>> {
         let (until, id) = *self.throttled.first()?;
@@ -579,6 +587,7 @@ impl Scheduler {
     fn throttle(&mut self, id: VcpuId, until: u64) -> Option<usize> {
         let member = self.members.get_mut(&id)?;
         member.throttled = Some(until);
+        member.throttlings += 1;
         self.throttled.insert((until, id));
         let home = member.home;
         (!self.processors[home].looks_by(until)).then_some(home)
