@@ -234,9 +234,10 @@ fn domain_rates(was: Option<&DomainFigures>, now: &DomainFigures) -> DomainRates
 }
 
 fn processor_rates(was: &ProcessorFigures, now: &ProcessorFigures) -> ProcessorRates {
-    let elapsed = grown(was.now, now.now);
-    let by_second = |before, after| rate(grown(before, after), elapsed);
-    let part = |before, after| share(grown(before, after), elapsed);
+    let elapsed = now.now.saturating_sub(was.now);
+    let by_second = |before: u64, after: u64| rate(after.saturating_sub(before), elapsed);
+    // A processor never begins anew; but what it does at the moment of a reading may turn out to have ended just before.
+    let part = |before: u64, after: u64| share(after.saturating_sub(before), elapsed);
     ProcessorRates {
         number: now.processor,
         guest: part(was.guest, now.guest),

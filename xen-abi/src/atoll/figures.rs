@@ -144,7 +144,8 @@ pub const CAUSE_IDLE: u32 = EXIT_REASONS as u32;
 /// In: which processor (its number, from 0), and [`PROCESSOR_FIGURES_RESTART`] or not. Out: the rest. A number that no processor has answers `-ENOENT`.
 ///
 /// `guest + hypervisor + waiting + idle = now`, exactly, for every processor; what it did before it began to work counts as `hypervisor` for the
-/// boot processor and as `idle` for the others.
+/// boot processor and as `idle` for the others. `now` is that sum, a few nanoseconds beside the clock. A part may be a moment less than in the reading
+/// before: what the processor did then may turn out to have ended already.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct ProcessorFigures {
