@@ -27,10 +27,14 @@ pub use explorer::{Outcome, deep, explore};
 type Suspend = Yielder<(), ()>;
 type Stack = Coroutine<(), (), (), DefaultStack>;
 
+type Condition = Rc<dyn Fn() -> bool>;
+type Digest = Box<dyn Fn() -> u64>;
+
 struct NamedActor {
     name: &'static str,
     /// It may be left waiting.
     server: bool,
+    gate: Option<Condition>,
     act: Box<dyn FnOnce()>,
 }
 
@@ -40,6 +44,7 @@ pub struct Scenario {
     actors: Vec<NamedActor>,
     watched: Vec<(usize, usize)>,
     end: Vec<Box<dyn Fn()>>,
+    digests: Vec<Digest>,
     keep: Vec<Box<dyn core::any::Any>>,
 }
 
@@ -49,6 +54,7 @@ impl Scenario {
         self.actors.push(NamedActor {
             name,
             server: false,
+            gate: None,
             act: Box::new(act),
         });
     }
@@ -58,8 +64,29 @@ impl Scenario {
         self.actors.push(NamedActor {
             name,
             server: true,
+            gate: None,
             act: Box::new(act),
         });
+    }
+
+    /// Adds an actor that takes steps only while the gate is open: a guest, which somebody has to run.
+    pub fn gated(
+        &mut self,
+        name: &'static str,
+        gate: impl Fn() -> bool + 'static,
+        act: impl FnOnce() + 'static,
+    ) {
+        self.actors.push(NamedActor {
+            name,
+            server: false,
+            gate: Some(Rc::new(gate)),
+            act: Box::new(act),
+        });
+    }
+
+    /// What else makes up a state, condensed.
+    pub fn digest(&mut self, digest: impl Fn() -> u64 + 'static) {
+        self.digests.push(Box::new(digest));
     }
 
     /// Accesses to these bytes are steps. They live as long as the path.
@@ -90,7 +117,7 @@ impl Scenario {
 #[derive(Clone)]
 enum Wait {
     Nothing,
-    Condition(Rc<dyn Fn() -> bool>),
+    Condition(Condition),
     Interrupt,
     /// A step of another, since this many had been taken.
     Change(u64),
@@ -107,6 +134,7 @@ struct Stored {
 struct Actor {
     name: &'static str,
     server: bool,
+    gate: Option<Condition>,
     wait: Wait,
     /// Condenses what it has seen.
     history: u64,
@@ -115,6 +143,8 @@ struct Actor {
     spun: Option<(u64, u64)>,
     buffer: VecDeque<Stored>,
     interrupted: bool,
+    /// An interrupt is on its way.
+    in_flight: bool,
     chosen: usize,
     suspend: *const Suspend,
 }
@@ -123,6 +153,7 @@ struct Actor {
 struct Path {
     actors: Vec<Actor>,
     watched: Vec<(usize, usize)>,
+    digests: Rc<[Digest]>,
     current: Option<usize>,
     /// Steps taken by anybody.
     steps: u64,
@@ -331,13 +362,13 @@ pub fn is_interrupted() -> bool {
     acting() && actor(|actor| actor.interrupted)
 }
 
-/// Sends an interrupt to an actor, by its number. Its sender's stores can be seen before.
+/// Sends an interrupt to an actor, by its number, where it comes some time later. Its sender's stores can be seen before.
 pub fn interrupt(number: usize) {
     if acting() {
         drain();
         with(|path| {
             if let Some(actor) = path.actors.get_mut(number) {
-                actor.interrupted = true;
+                actor.in_flight = true;
             }
         });
         note("interrupt to", number, 0);
@@ -358,6 +389,33 @@ pub fn choose(count: usize) -> usize {
 /// What the actor knows from here on is this and nothing else: states that differ only in how it came here are the same.
 pub fn settle(known: impl Hash) {
     actor(|actor| actor.history = condense(0, ("settled", known)));
+}
+
+/// The actor that runs has learnt something that is not watched.
+pub fn learn(what: impl Hash) {
+    if acting() {
+        actor(|actor| actor.history = condense(actor.history, ("learnt", what)));
+    }
+}
+
+/// The number of the actor that runs; `None` outside of all.
+pub fn current() -> Option<usize> {
+    if acting() { with(|path| path.current) } else { None }
+}
+
+/// What is reached by one actor at a time, by other means than sections, is now this.
+pub fn left(digest: u64) {
+    with(|path| path.sections = digest);
+}
+
+/// Waits until an interrupt is there, and leaves it.
+pub fn wait_interrupted() {
+    suspend(Wait::Interrupt);
+}
+
+/// Whether an interrupt is there for an actor, by its number.
+pub fn has_interrupt(number: usize) -> bool {
+    with(|path| path.actors[number].interrupted)
 }
 
 /// A remark for the trace of a path that fails.

@@ -223,20 +223,3 @@ pub fn spin_loop() {
         core::hint::spin_loop();
     }
 }
-
-/// A lock that is held for a moment: what is done under it is one step.
-#[derive(Debug, Default)]
-pub struct Mutex<T>(spin::Mutex<T>);
-
-impl<T> Mutex<T> {
-    /// Around a value.
-    pub const fn new(value: T) -> Self {
-        Self(spin::Mutex::new(value))
-    }
-
-    /// Takes it.
-    pub fn lock(&self) -> spin::MutexGuard<'_, T> {
-        interleave::pause();
-        self.0.lock()
-    }
-}

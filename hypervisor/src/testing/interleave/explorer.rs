@@ -17,8 +17,7 @@ use std::{
 use corosensei::{Coroutine, CoroutineResult, stack::DefaultStack};
 
 use super::{
-    ACTING, Actor, NamedActor, PATH, Path, STACKS, Scenario, Stack, Stored, Suspend, Wait, actor, drain,
-    place, with,
+    ACTING, Actor, NamedActor, PATH, Path, STACKS, Scenario, Stack, Stored, Suspend, Wait, actor, place, with,
 };
 use crate::testing::shared::{read_words, write_word};
 
@@ -96,6 +95,7 @@ struct Explorer {
 enum Next {
     Run(usize, usize),
     Drain(usize),
+    Deliver(usize),
 }
 
 impl Explorer {
@@ -118,6 +118,7 @@ impl Explorer {
         PATH.set(Some(Path {
             actors,
             watched: scenario.watched,
+            digests: scenario.digests.into(),
             current: None,
             steps: 0,
             sections: 0,
@@ -173,24 +174,32 @@ impl Explorer {
     }
 }
 
-fn start(NamedActor { name, server, act }: NamedActor) -> (Stack, Actor) {
+fn start(
+    NamedActor {
+        name,
+        server,
+        gate,
+        act,
+    }: NamedActor,
+) -> (Stack, Actor) {
     let stack = STACKS
         .with_borrow_mut(Vec::pop)
         .unwrap_or_else(|| DefaultStack::new(STACK).expect("there is memory for a stack"));
     let stack = Coroutine::with_stack(stack, move |yielder: &Suspend, ()| {
         actor(|actor| actor.suspend = yielder);
         act();
-        drain();
     });
     let actor = Actor {
         name,
         server,
+        gate,
         wait: Wait::Nothing,
         history: 0,
         steps: 0,
         spun: None,
         buffer: VecDeque::new(),
         interrupted: false,
+        in_flight: false,
         chosen: 0,
         suspend: core::ptr::null(),
     };
@@ -200,20 +209,28 @@ fn start(NamedActor { name, server, act }: NamedActor) -> (Stack, Actor) {
 /// What can happen next: the actor that went on last goes first.
 fn options() -> Vec<Next> {
     // Conditions look around, so they are evaluated outside.
-    let (last, waits, steps) = with(|path| {
-        let waits: Vec<(Wait, bool, bool)> = path
-            .actors
-            .iter()
-            .map(|actor| (actor.wait.clone(), actor.interrupted, !actor.buffer.is_empty()))
-            .collect();
-        (path.current.take().unwrap_or(0), waits, path.steps)
+    let (last, actors, steps) = with(|path| {
+        let actors = path.actors.iter();
+        let actors = actors.map(|actor| {
+            let gate = actor.gate.clone();
+            (
+                actor.wait.clone(),
+                gate,
+                actor.interrupted,
+                actor.in_flight,
+                !actor.buffer.is_empty(),
+            )
+        });
+        (path.current.unwrap_or(0), actors.collect::<Vec<_>>(), path.steps)
     });
-    with(|path| path.current = Some(last));
     let mut options = Vec::new();
-    for offset in 0..waits.len() {
-        let index = (last + offset) % waits.len();
-        let (wait, interrupted, buffers) = &waits[index];
+    for offset in 0..actors.len() {
+        let index = (last + offset) % actors.len();
+        let (wait, gate, interrupted, in_flight, buffers) = &actors[index];
+        let open = gate.as_ref().is_none_or(|gate| gate());
         match wait {
+            Wait::Done => {}
+            _ if !open => {}
             Wait::Nothing => options.push(Next::Run(index, 0)),
             Wait::Condition(condition) if condition() => options.push(Next::Run(index, 0)),
             Wait::Interrupt if *interrupted => options.push(Next::Run(index, 0)),
@@ -223,6 +240,9 @@ fn options() -> Vec<Next> {
         }
         if *buffers {
             options.push(Next::Drain(index));
+        }
+        if *in_flight {
+            options.push(Next::Deliver(index));
         }
     }
     options
@@ -240,6 +260,15 @@ fn take(option: Next, stacks: &mut [Stack]) -> Result<(), String> {
                 let place = place(address);
                 with(|path| path.trace.push((index, "buffered store", place, value)));
             }
+            Ok(())
+        }
+        Next::Deliver(index) => {
+            with(|path| {
+                path.steps += 1;
+                let actor = &mut path.actors[index];
+                (actor.interrupted, actor.in_flight) = (true, false);
+                path.trace.push((index, "is interrupted", 0, 0));
+            });
             Ok(())
         }
         Next::Run(index, way) => {
@@ -285,7 +314,8 @@ fn digest() -> u64 {
                 Wait::Choice(_) => 5,
                 Wait::Done => 6,
             };
-            (wait, actor.history, actor.interrupted, actor.buffer.len()).hash(&mut hasher);
+            let interrupts = (actor.interrupted, actor.in_flight);
+            (wait, actor.history, interrupts, actor.buffer.len()).hash(&mut hasher);
         }
     });
     // What is buffered by name of its place.
@@ -293,6 +323,10 @@ fn digest() -> u64 {
         let stored = path.actors.iter().flat_map(|actor| &actor.buffer);
         stored.map(|stored| (stored.address, stored.value)).collect()
     });
+    let others = with(|path| path.digests.clone());
+    for other in others.iter() {
+        other().hash(&mut hasher);
+    }
     for (address, value) in buffered {
         (place(address), value).hash(&mut hasher);
     }

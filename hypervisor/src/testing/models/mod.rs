@@ -5,6 +5,7 @@
 
 mod events;
 mod grants;
+mod lock;
 
 use core::{cell::RefCell, hash::Hash, hash::Hasher};
 use std::{format, hash::DefaultHasher, rc::Rc};
