@@ -6,7 +6,7 @@
 mod exits;
 pub(crate) mod interrupts;
 mod memory_access;
-mod timers;
+pub(crate) mod timers;
 
 use spin::Once;
 use xen_abi::{

@@ -4,7 +4,7 @@
 //! that a guest-virtual address is the guest-physical one.
 
 pub mod interleave;
-mod models;
+pub(crate) mod models;
 pub mod shared;
 
 use core::cell::{Cell, RefCell};

@@ -41,7 +41,7 @@ impl Outcome {
             panic!("{name}: {failure}");
         }
         std::println!("{name}: {} states, {} paths", self.states, self.paths);
-        assert!(self.states > 1, "{name}: there was nothing to explore");
+        assert!(self.paths > 1, "{name}: there was nothing to explore");
     }
 
     /// Panics unless a path fails, with this in what it says.

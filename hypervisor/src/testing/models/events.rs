@@ -503,7 +503,8 @@ fn one_that_moves_its_flags(rounds: u64, wrong: Wrong) -> Outcome {
             let mut seen = [0];
             serve(&vcpu, &channels, &mut seen, |_| true, wrong);
             if wrong == Wrong::MoveSilently {
-                vcpu.world.with(|hv| hv.vcpu_mut(vcpu.id).unwrap().vcpu_info = to);
+                vcpu.world
+                    .with(|hv| hv.vcpu_mut(vcpu.id).unwrap().vcpu_info = Some(to));
             } else {
                 let place = VcpuRegisterVcpuInfo {
                     mfn: FRAME,

@@ -6,6 +6,7 @@
 mod events;
 mod grants;
 mod lock;
+pub(crate) mod processors;
 
 use core::{cell::RefCell, hash::Hash, hash::Hasher};
 use std::{format, hash::DefaultHasher, rc::Rc};
@@ -78,6 +79,8 @@ pub struct GuestVcpu {
     memory: DirectMap,
     shared_info: MachineAddress,
     info: MachineAddress,
+    /// Where its memory begins.
+    ram: MachineAddress,
 }
 
 /// Where guests put the structures of their hypercalls, a place each.
@@ -95,7 +98,8 @@ impl GuestVcpu {
             id,
             memory: hv.memory,
             shared_info: hv.body(id.domain).expect("it is built").shared_info.address(),
-            info: hv.vcpu(id).expect("it exists").vcpu_info,
+            info: hv.vcpu(id).expect("it exists").vcpu_info.expect("it has one"),
+            ram: super::machine(&hv, domain, 0),
         }
     }
 
