@@ -188,9 +188,9 @@ impl GuestVcpu {
 /// Condenses ports, vCPUs and their timers: all that event channels and sleeping touch.
 pub fn events_and_vcpus(hv: &Hypervisor) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for (id, domain) in &hv.domains {
+    for domain in hv.domains.values() {
         let Some(body) = &domain.body else { continue };
-        (id.0, domain.generation).hash(&mut hasher);
+        (domain.id.0, domain.generation).hash(&mut hasher);
         let ports: std::vec::Vec<_> = body.events.allocated_ports().collect();
         format!("{ports:?}").hash(&mut hasher);
         for vcpu in &body.vcpus {
