@@ -31,7 +31,6 @@ pub mod platform;
 pub mod processors;
 pub mod run;
 pub mod sched;
-pub mod sync;
 pub mod timers;
 pub mod virt;
 

@@ -10,13 +10,14 @@
 
 use alloc::{boxed::Box, sync::Arc};
 
+use spin::Mutex;
+
 use crate::{
     Hypervisor,
     domain::{DomainId, VcpuId, VcpuStatus},
     figures::{Account, Phase},
     memory::MachineAddress,
     platform::{interrupts::WAKE, local_apic, time},
-    sync::{Slot, spin_loop},
     virt::{self, Registers, VirtualCpu},
 };
 
@@ -30,20 +31,20 @@ pub struct Guest {
 
 /// Where a processor leaves the guest that it ran.
 #[derive(Clone, Default)]
-pub struct Seat(Arc<Slot<Guest>>);
+pub struct Seat(Arc<Mutex<Option<Guest>>>);
 
 impl Seat {
     /// Leaves a guest after its exit.
     pub fn leave(&self, guest: Guest) {
-        self.0.put(guest);
+        *self.0.lock() = Some(guest);
     }
 
     fn take(&self) -> Option<Guest> {
-        self.0.take()
+        self.0.lock().take()
     }
 
     fn is_filled(&self) -> bool {
-        self.0.is_filled()
+        self.0.lock().is_some()
     }
 }
 
@@ -153,7 +154,7 @@ impl Hypervisor {
             if let Some(guest) = seat.take() {
                 break guest;
             }
-            spin_loop();
+            core::hint::spin_loop();
         };
         self.put_back(id, guest);
     }

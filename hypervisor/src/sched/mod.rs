@@ -56,7 +56,6 @@ pub struct Picked {
 }
 
 /// Run queues of the machine.
-#[derive(Debug)]
 pub struct Scheduler {
     processors: Vec<Processor>,
     domains: BTreeMap<DomainId, Entry>,

@@ -28,6 +28,8 @@ pub(super) fn spin(system: &System, every: Option<Duration>) {
             black_box(step);
         }
         loops += 1;
+        // An emulator that runs its processors in turns goes on to the next one here, and QEMU 7.2 that counts instructions nowhere else.
+        core::hint::spin_loop();
         let now = system.events.now();
         if now.as_nanos() >= report {
             report = next(now);
@@ -37,7 +39,7 @@ pub(super) fn spin(system: &System, every: Option<Duration>) {
     }
 }
 
-/// Says of all domains at once how long they have run.
+/// Says of all domains at once how long they have run, and of all processors whom they ran.
 pub(super) fn watch(system: &System, start: Instant, every: Duration, times: u64) -> Result<(), Errno> {
     let pause = Pause::new(system)?;
     let mut at = start;
@@ -51,6 +53,20 @@ pub(super) fn watch(system: &System, start: Instant, every: Duration, times: u64
             let _ = write!(line, " {}={}", atoll::name(info), info.cpu_time);
         }
         log::info!("watch at={}{line}", now.as_nanos());
+        line.clear();
+        let figures = |number| system.control.processor_figures(number, false).ok();
+        for of in (0..).map_while(figures) {
+            let _ = write!(
+                line,
+                " {number}.domain={} {number}.guest={} {number}.switches={} {number}.exits={}",
+                of.domain,
+                of.guest,
+                of.switches,
+                of.exits,
+                number = of.processor
+            );
+        }
+        log::info!("processors at={}{line}", now.as_nanos());
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ pub enum Task {
         /// How often it says so.
         every: Option<Duration>,
     },
-    /// `watch [every=MS] [times=N]`: says several times, at once for all, how long each domain has run. Needs the capability `observe`.
+    /// `watch [every=MS] [times=N]`: says several times, at once for all, how long each domain has run, and whom each processor ran. Needs the capability `observe`.
     Watch {
         /// Between two times.
         every: Duration,
