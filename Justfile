@@ -20,6 +20,7 @@ lint:
 bench what="figures" *options:
     cargo test --package tests --test {{ if what == "figures" { "figures" } else { "bench_" + what } }} {{options}} -- --ignored --nocapture
 
-# What takes too long for every day: driver domains restarted under load, many times
+# What takes too long for every day: models with large bounds, driver domains restarted under load, many times
 soak rounds="100":
+    ATOLL_MODELS=deep cargo test --release --package hypervisor --lib models
     ATOLL_ROUNDS={{rounds}} cargo test --package tests --test restart

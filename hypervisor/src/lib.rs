@@ -31,6 +31,7 @@ pub mod platform;
 pub mod processors;
 pub mod run;
 pub mod sched;
+pub mod sync;
 pub mod timers;
 pub mod virt;
 

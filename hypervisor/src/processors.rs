@@ -10,14 +10,13 @@
 
 use alloc::{boxed::Box, sync::Arc};
 
-use spin::Mutex;
-
 use crate::{
     Hypervisor,
     domain::{DomainId, VcpuId, VcpuStatus},
     figures::{Account, Phase},
     memory::MachineAddress,
     platform::{interrupts::WAKE, local_apic, time},
+    sync::{Slot, spin_loop},
     virt::{self, Registers, VirtualCpu},
 };
 
@@ -31,20 +30,20 @@ pub struct Guest {
 
 /// Where a processor leaves the guest that it ran.
 #[derive(Clone, Default)]
-pub struct Seat(Arc<Mutex<Option<Guest>>>);
+pub struct Seat(Arc<Slot<Guest>>);
 
 impl Seat {
     /// Leaves a guest after its exit.
     pub fn leave(&self, guest: Guest) {
-        *self.0.lock() = Some(guest);
+        self.0.put(guest);
     }
 
     fn take(&self) -> Option<Guest> {
-        self.0.lock().take()
+        self.0.take()
     }
 
     fn is_filled(&self) -> bool {
-        self.0.lock().is_some()
+        self.0.is_filled()
     }
 }
 
@@ -154,7 +153,7 @@ impl Hypervisor {
             if let Some(guest) = seat.take() {
                 break guest;
             }
-            core::hint::spin_loop();
+            spin_loop();
         };
         self.put_back(id, guest);
     }

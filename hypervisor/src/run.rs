@@ -4,9 +4,9 @@
 //! the first in the order of locks: those of the platform (log, heap, page tables, I/O APIC) are held for moments below it.
 
 mod exits;
-mod interrupts;
+pub(crate) mod interrupts;
 mod memory_access;
-mod timers;
+pub(crate) mod timers;
 
 use spin::Once;
 use xen_abi::{
@@ -237,7 +237,7 @@ fn note_running(hv: &mut Hypervisor, id: VcpuId) {
 }
 
 /// Sends an exit to the room that owns it.
-fn handle(hv: &mut Hypervisor, processor: usize, id: VcpuId, exit: Exit) {
+pub(crate) fn handle(hv: &mut Hypervisor, processor: usize, id: VcpuId, exit: Exit) {
     match exit {
         Exit::Interrupt | Exit::NonMaskableInterrupt | Exit::InterruptWindow => {}
         Exit::Hypercall => hypercall(hv, processor, id),

@@ -3,7 +3,11 @@
 //! Domains are numbered from 1 as in a manifest. Each has its RAM from guest-physical 0, filled with zeros, and vCPUs whose paging is off, so
 //! that a guest-virtual address is the guest-physical one.
 
-use core::cell::Cell;
+pub mod interleave;
+pub(crate) mod models;
+pub mod shared;
+
+use core::cell::{Cell, RefCell};
 use std::{boxed::Box, string::String, vec::Vec};
 
 use crate::{
@@ -34,6 +38,15 @@ pub struct FakeCpu {
 std::thread_local! {
     /// How often translations were flushed, over all vCPUs.
     pub static FLUSHES: Cell<u32> = const { Cell::new(0) };
+}
+
+std::thread_local! {
+    static SPARE: RefCell<Vec<DirectMap>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps the memory of a hypervisor that has gone for the next one: a model makes thousands.
+pub fn give_back(memory: DirectMap) {
+    SPARE.with_borrow_mut(|spare| spare.push(memory));
 }
 
 /// A kernel in 64-bit code; addresses are not translated.
@@ -170,7 +183,8 @@ pub fn hypervisor_on(processors: u32, specs: Vec<manifest::Domain>) -> Hyperviso
         domains: specs,
     };
     let frames = FrameAllocator::new(&[(Frame(1), MACHINE_PAGES - 1)]);
-    let memory = DirectMap::fake(MACHINE_PAGES as usize);
+    let spare = SPARE.with_borrow_mut(Vec::pop);
+    let memory = spare.unwrap_or_else(|| DirectMap::fake(MACHINE_PAGES as usize));
     let backend = Box::new(FakeBackend);
     let mut hv = Hypervisor::new(
         Machine {
@@ -193,16 +207,17 @@ pub fn hypervisor_on(processors: u32, specs: Vec<manifest::Domain>) -> Hyperviso
 /// Gives a domain a new body.
 pub fn build(hv: &mut Hypervisor, id: DomainId) {
     let memory = hv.memory;
+    let pages = hv.domain(id).unwrap().spec.memory / PAGE_SIZE;
     let frames = &mut hv.frames;
     let mut p2m = P2m::new(&memory, frames).unwrap();
-    let first = frames.allocate_contiguous(RAM_PAGES, 1).unwrap();
-    memory.zero(first.address(), (RAM_PAGES * PAGE_SIZE) as usize);
+    let first = frames.allocate_contiguous(pages, 1).unwrap();
+    memory.zero(first.address(), (pages * PAGE_SIZE) as usize);
     let ram = Mapping {
         machine: first,
         writable: true,
         kind: PageKind::Ram,
     };
-    p2m.map_range(&memory, frames, GuestAddress(0), RAM_PAGES, ram)
+    p2m.map_range(&memory, frames, GuestAddress(0), pages, ram)
         .unwrap();
     let shared_info = frames.allocate().unwrap();
     memory.zero(shared_info.address(), PAGE_SIZE as usize);
@@ -234,7 +249,7 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
         parameters: [0; PARAMETERS],
         vcpus,
         contiguous_base: None,
-        pages: RAM_PAGES,
+        pages,
         calls: Default::default(),
         cpuid: Policy::new(&|_, _| Leaf::default(), configuration),
         pci: Default::default(),

@@ -37,7 +37,7 @@ impl<'a> PortBits<'a> {
         })
     }
 
-    fn atomic(&self, array: u64) -> &'a core::sync::atomic::AtomicU64 {
+    fn atomic(&self, array: u64) -> &'a crate::sync::AtomicU64 {
         self.memory
             .atomic_u64(MachineAddress(self.shared_info.0 + array + self.word * 8))
     }

@@ -8,10 +8,10 @@ use alloc::{collections::BTreeMap, vec::Vec};
 use crate::memory::{Frame, FrameAllocator};
 
 /// Frames of destroyed domains that others still have mapped.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct HeldFrames(BTreeMap<Frame, Held>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Held {
     maps: u32,
     /// Its domain has given it back.

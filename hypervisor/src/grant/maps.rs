@@ -30,7 +30,7 @@ pub struct Map {
 pub const MAX_MAPS: usize = 32 * 1024;
 
 /// The maps of a domain.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Maps {
     slots: Vec<Slot>,
     /// The handle that is given out next, if one has come back.

@@ -10,7 +10,6 @@
 )]
 
 use alloc::{collections::BTreeMap, vec::Vec};
-use core::sync::atomic::{Ordering, fence};
 
 use xen_abi::grant_table::{
     GNTST_bad_gntref, GNTST_bad_page, GNTST_general_error, GTF_permit_access, GTF_reading, GTF_readonly,
@@ -23,6 +22,7 @@ use crate::{
     domain::DomainId,
     errno::Errno,
     memory::{DirectMap, Frame, FrameAllocator, GuestAddress, MachineAddress, P2m, PAGE_SIZE, PageKind},
+    sync::{Ordering, fence},
 };
 
 use super::maps::Maps;
@@ -118,7 +118,7 @@ pub struct Use {
 }
 
 /// The grants of a domain and its maps of others' grants.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct GrantTable {
     version: Version,
     frames: Vec<TableFrame>,

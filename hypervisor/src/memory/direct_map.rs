@@ -5,9 +5,8 @@
 //! reference to guest memory is ever made.
 #![allow(unsafe_code)] // Reaches machine memory by address.
 
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
-
 use super::MachineAddress;
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, touch};
 
 /// Machine memory from address 0 to `size`, readable and writable at `base`.
 ///
@@ -52,6 +51,7 @@ impl DirectMap {
     /// Copies bytes out.
     pub fn read(&self, address: MachineAddress, into: &mut [u8]) {
         let from = self.pointer(address, into.len());
+        touch(from, into.len());
         // SAFETY: `pointer` checked the range; `into` is a Rust reference and so, by the contract of `new`, does not overlap it.
         unsafe { core::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
     }
@@ -59,6 +59,7 @@ impl DirectMap {
     /// Copies bytes in.
     pub fn write(&self, address: MachineAddress, from: &[u8]) {
         let into = self.pointer(address, from.len());
+        touch(into, from.len());
         let words = from.len() / 8;
         // SAFETY: as in `read`; the words are the beginning of both ranges.
         unsafe {
@@ -75,6 +76,8 @@ impl DirectMap {
     /// Copies between two places of machine memory, which may overlap.
     pub fn copy(&self, from: MachineAddress, into: MachineAddress, length: usize) {
         let (from, into) = (self.pointer(from, length), self.pointer(into, length));
+        touch(from, length);
+        touch(into, length);
         // SAFETY: `pointer` checked both ranges.
         unsafe { core::ptr::copy(from, into, length) }
     }

@@ -172,6 +172,8 @@ pub fn send(apic_id: u32, vector: u8) {
     if apic().is_some() {
         cpu::current().messages.add();
     }
+    #[cfg(test)]
+    crate::testing::models::processors::called(apic_id as usize);
     command(apic_id, vector.into());
 }
 

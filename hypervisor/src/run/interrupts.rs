@@ -17,7 +17,7 @@ const SHADOW: u64 = 20_000;
 
 /// Injects what a vCPU can take now, and asks for an exit when it can take the rest. Answers when to look again where no such exit can
 /// be had.
-pub(super) fn deliver(hv: &mut Hypervisor, id: VcpuId) -> Option<u64> {
+pub(crate) fn deliver(hv: &mut Hypervisor, id: VcpuId) -> Option<u64> {
     let upcall = event::upcall_pending(hv, id);
     let body = hv.body_mut(id.domain)?;
     let direct = match CallbackVia::from_param(body.parameters[HVM_PARAM_CALLBACK_IRQ as usize]) {

@@ -29,7 +29,7 @@ impl Alarm {
 }
 
 /// Lets everything happen that is due at `now` for the vCPUs at home on a processor.
-pub(super) fn expire(hv: &mut Hypervisor, processor: usize, now: u64) {
+pub(crate) fn expire(hv: &mut Hypervisor, processor: usize, now: u64) {
     while let Some(id) = hv.timers.take_due(processor, now) {
         expire_vcpu(hv, id, now);
     }

@@ -56,6 +56,7 @@ pub struct Picked {
 }
 
 /// Run queues of the machine.
+#[derive(Debug)]
 pub struct Scheduler {
     processors: Vec<Processor>,
     domains: BTreeMap<DomainId, Entry>,
