@@ -17,6 +17,7 @@ pub mod clean;
 pub mod console;
 pub mod finding;
 pub mod guest;
+pub mod health;
 pub mod slot;
 pub mod system;
 pub mod web;
