@@ -15,6 +15,8 @@ console NAME    a domain's console; leave it with Ctrl-]
 top             what domains and processors do, every second, until q; top once: one second
 dmesg           the log of the hypervisor and of the driver domains
 restart NAME    take a domain down and build it anew
+vcpus NAME COUNT
+                have a guest run on so many of its vCPUs
 shutdown        shut the guests down, then power off
 reboot          shut the guests down, then start the machine again
 help            this text
@@ -51,6 +53,9 @@ pub enum Error {
     /// A command without the argument that it needs.
     #[error("{0} what? Usage: {0} NAME; list shows the names")]
     NameMissing(&'static str),
+    /// A command without all of the arguments that it needs.
+    #[error("usage: {0}")]
+    Usage(&'static str),
     /// More words than the command takes.
     #[error("{0} takes no more than that; leave out {1}")]
     TooMuch(&'static str, String),
@@ -81,6 +86,13 @@ pub fn parse(line: &str) -> Result<Command, Error> {
             "restart",
             Command::Control(format!("restart {}", name("restart")?)),
         ),
+        "vcpus" => {
+            let (name, count) = (name("vcpus"), words.next());
+            let (Ok(name), Some(count)) = (name, count) else {
+                return Err(Error::Usage("vcpus NAME COUNT, such as vcpus linux 2"));
+            };
+            ("vcpus", Command::Control(format!("vcpus {name} {count}")))
+        }
         other => return Err(Error::Unknown(other.into())),
     };
     match words.next() {
@@ -202,6 +214,10 @@ mod tests {
         );
         assert_eq!(parse("top"), Ok(Command::Top { once: false }));
         assert_eq!(parse("top once "), Ok(Command::Top { once: true }));
+        assert_eq!(
+            parse("vcpus linux 2"),
+            Ok(Command::Control("vcpus linux 2".into()))
+        );
         assert_eq!(parse("reboot"), Ok(Command::Control("reboot".into())));
     }
 
@@ -218,6 +234,10 @@ mod tests {
         for (line, word) in [("top twice", "twice"), ("top once more", "more")] {
             assert_eq!(parse(line), Err(Error::TooMuch("top", word.into())));
         }
+        assert_eq!(
+            parse("vcpus linux").unwrap_err().to_string(),
+            "usage: vcpus NAME COUNT, such as vcpus linux 2"
+        );
         assert_eq!(
             parse("restart a b").unwrap_err().to_string(),
             "restart takes no more than that; leave out b"

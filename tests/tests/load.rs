@@ -30,7 +30,10 @@ fn boot(name: &str, more_command_line: &str) -> System {
     );
     let mut system = Appliance::gateway(name)
         .in_domain("linux", &lines)
-        .replace("quiet atoll.data", &format!("quiet {more_command_line} atoll.data"))
+        .replace(
+            "quiet atoll.data",
+            &format!("quiet {more_command_line} atoll.data"),
+        )
         .replace("memory = \"256M\"", "memory = \"512M\"")
         .build()
         .boot_machine(|machine| machine.cpus = PROCESSORS);
@@ -84,7 +87,13 @@ fn uptime(linux: &mut Guest<'_>) -> u64 {
 fn stress(linux: &mut Guest<'_>, what: &str) {
     let said = linux.run_for(&format!("stress-ng --verify --timeout 0 {what}"), seconds(900));
     assert!(said.contains("successful run completed"), "{said}");
-    for complaint in ["fail:", "error:", "unsuccessful", "terminated by signal", "skipped"] {
+    for complaint in [
+        "fail:",
+        "error:",
+        "unsuccessful",
+        "terminated by signal",
+        "skipped",
+    ] {
         assert!(!said.contains(complaint), "{complaint}\n{said}");
     }
 }
@@ -104,7 +113,10 @@ fn verified_load_on_more_vcpus_than_processors() {
         format!("--futex 2 --futex-ops {0} --mutex 2 --mutex-ops {0}", ops(1000)),
         format!("--membarrier 1 --membarrier-ops {}", ops(40)),
         format!("--timer 2 --timer-ops {0} --switch 2 --switch-ops {0}", ops(1000)),
-        format!("--pipe 2 --pipe-ops {0} --vm 2 --vm-bytes 16M --vm-ops {0}", ops(2000)),
+        format!(
+            "--pipe 2 --pipe-ops {0} --vm 2 --vm-bytes 16M --vm-ops {0}",
+            ops(2000)
+        ),
         format!("--tlb-shootdown 2 --tlb-shootdown-ops {}", ops(4)),
     ] {
         stress(&mut linux, &what);

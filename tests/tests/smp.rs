@@ -14,9 +14,7 @@ const WRITTEN: u32 = 8;
 /// Partitions of the same disk, one a guest.
 fn partitions() -> String {
     let partition = |(name, _)| format!("name = \"{name}\"\nsize = \"128M\"\nfilesystem = \"ext4\"\n");
-    GUESTS
-        .map(partition)
-        .join("\n[[emulator.disk.partition]]\n")
+    GUESTS.map(partition).join("\n[[emulator.disk.partition]]\n")
 }
 
 /// A guest beside the default appliance's.

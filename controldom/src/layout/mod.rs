@@ -40,6 +40,8 @@ pub struct DomainPlan {
     pub name: String,
     /// Whether it is a guest with a kernel of its own, which takes part in an orderly shutdown.
     pub is_guest: bool,
+    /// Its vCPUs.
+    pub vcpus: u32,
     /// What happens when it crashes.
     pub on_crash: OnCrash,
     /// Whether it writes the operator's requests.
@@ -114,6 +116,7 @@ impl Plan {
                 id,
                 name: domain.name.clone(),
                 is_guest: matches!(domain.kind, manifest::Kind::Linux { .. }),
+                vcpus: domain.vcpus,
                 on_crash: domain.on_crash,
                 is_console: domain.capabilities.console_log,
                 home: home::nodes(

@@ -12,6 +12,7 @@ mod operator;
 mod restarts;
 #[cfg(test)]
 mod tests;
+mod vcpus;
 
 pub use hypervisor::Hypervisor;
 pub use member::{AfterLeaving, Phase};

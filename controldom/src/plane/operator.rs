@@ -1,4 +1,4 @@
-//! The operator's requests: `restart NAME`, `shutdown`, `reboot`, as the console domain writes them to
+//! The operator's requests: `restart NAME`, `vcpus NAME COUNT`, `shutdown`, `reboot`, as the console domain writes them to
 //! `/atoll/operator/request`, each with a sequence number that the reply repeats.
 
 use alloc::{
@@ -26,6 +26,8 @@ const REPLY_MAX: usize = 2048;
 pub enum Command {
     /// Build a domain anew.
     Restart(String),
+    /// Have a guest run on so many of its vCPUs.
+    Vcpus(String, u32),
     /// End the guests, then the machine's run.
     GoDown(MachineAction),
 }
@@ -46,7 +48,7 @@ pub enum RequestError {
     #[error("a request begins with its sequence number, as in `1 restart diskdom`")]
     NoSequence,
     /// Not a command.
-    #[error("{0:?} is no command; there are restart NAME, shutdown, reboot")]
+    #[error("{0:?} is no command; there are restart NAME, vcpus NAME COUNT, shutdown, reboot")]
     UnknownCommand(String),
     /// A word too few or too many.
     #[error("{0} takes {1}")]
@@ -59,6 +61,25 @@ pub enum RequestError {
         /// The names that there are.
         known: String,
     },
+    /// Not a number.
+    #[error("{0:?} is no number of vCPUs")]
+    Count(String),
+    /// A unikernel.
+    #[error("{0} is a unikernel; its vCPUs stay as they are")]
+    NoHotPlug(String),
+    /// Out of bounds.
+    #[error("{name} can have 1 to {most} vCPUs, not {wanted}; the appliance's vcpus sets the upper bound")]
+    VcpuBounds {
+        /// The domain.
+        name: String,
+        /// How many it has.
+        most: u32,
+        /// What was asked for.
+        wanted: u32,
+    },
+    /// Nobody is there to follow.
+    #[error("{0} does not run")]
+    NotRunning(String),
     /// The supervisor itself.
     #[error("{0} is the supervisor, which restarts with the machine alone; use reboot")]
     Supervisor(String),
@@ -79,6 +100,14 @@ impl Request {
         let command = match *words {
             ["restart", name] => Ok(Command::Restart(name.into())),
             ["restart", ..] => Err(RequestError::Arguments("restart", "the name of one domain")),
+            ["vcpus", name, count] => count
+                .parse()
+                .map(|count| Command::Vcpus(name.into(), count))
+                .map_err(|_| RequestError::Count(count.into())),
+            ["vcpus", ..] => Err(RequestError::Arguments(
+                "vcpus",
+                "the name of one domain and a number",
+            )),
             ["shutdown"] => Ok(Command::GoDown(MachineAction::PowerOff)),
             ["reboot"] => Ok(Command::GoDown(MachineAction::Reboot)),
             ["shutdown" | "reboot", ..] => Err(RequestError::Arguments("it", "no argument")),
@@ -120,6 +149,7 @@ impl<H: Hypervisor> ControlPlane<H> {
                 log::info!("the operator's request {:?}", text.trim());
                 let outcome = match request.command {
                     Command::Restart(name) => self.restart(request.sequence, &name),
+                    Command::Vcpus(name, count) => self.set_vcpus(&name, count).map(Some),
                     Command::GoDown(action) => self.go_down(action).map(Some),
                 };
                 (request.sequence, outcome)
@@ -198,7 +228,7 @@ impl<H: Hypervisor> ControlPlane<H> {
         Ok(None)
     }
 
-    fn no_member(&self, name: &str) -> RequestError {
+    pub(super) fn no_member(&self, name: &str) -> RequestError {
         let in_store = format!("/atoll/domains/{name}");
         if self.read(&in_store).is_some() {
             return RequestError::Supervisor(name.into());

@@ -75,6 +75,61 @@ fn refuses_what_it_cannot_do() {
 }
 
 #[test]
+fn a_guest_is_told_how_many_vcpus_it_may_use() {
+    let mut bench = bench();
+    let available = |bench: &Bench| {
+        [0, 1].map(|vcpu| {
+            bench
+                .read(&format!("/local/domain/4/cpu/{vcpu}/availability"))
+                .unwrap()
+        })
+    };
+    assert_eq!(available(&bench), ["online", "online"]);
+    bench.world.send(GUEST, XS_WATCH, b"cpu\0token\0");
+    bench.settle();
+    bench.world.receive(GUEST);
+    assert_eq!(
+        bench.request("1 vcpus guest 1"),
+        "1 ok guest is asked to run on 1 vCPU of 2"
+    );
+    assert_eq!(available(&bench), ["online", "offline"]);
+    // One event, of the one node that changed.
+    assert_eq!(
+        bench.world.receive(GUEST),
+        [(XS_WATCH_EVENT, "cpu/1/availability\0token\0".into())]
+    );
+    assert_eq!(
+        bench.request("2 vcpus guest 2"),
+        "2 ok guest is asked to run on 2 vCPUs of 2"
+    );
+    assert_eq!(available(&bench), ["online", "online"]);
+    for (request, answer) in [
+        ("3 vcpus guest 0", "3 error guest can have 1 to 2 vCPUs, not 0"),
+        ("4 vcpus guest 3", "4 error guest can have 1 to 2 vCPUs, not 3"),
+        ("5 vcpus guest many", "5 error \"many\" is no number of vCPUs"),
+        (
+            "6 vcpus guest",
+            "6 error vcpus takes the name of one domain and a number",
+        ),
+        ("7 vcpus driver 1", "7 error driver is a unikernel"),
+        ("8 vcpus nobody 1", "8 error there is no domain \"nobody\""),
+        ("9 vcpus controldom 1", "9 error controldom is the supervisor"),
+    ] {
+        let reply = bench.request(request);
+        assert!(reply.starts_with(answer), "{reply}");
+    }
+    assert_eq!(available(&bench), ["online", "online"]);
+    // The next life begins with all of them.
+    bench.request("10 vcpus guest 1");
+    bench.request("11 restart guest");
+    bench.end(GUEST, SHUTDOWN_reboot);
+    assert!(bench.request("12 vcpus guest 1").ends_with("guest does not run"));
+    bench.pass(member::LEAVE_TIME * 2);
+    assert!(bench.is_running(GUEST));
+    assert_eq!(available(&bench), ["online", "online"]);
+}
+
+#[test]
 fn a_guest_is_asked_to_reboot() {
     let mut bench = bench();
     let before = bench.reply();
