@@ -31,12 +31,13 @@ const FOLDERS: [&str; 13] = [
 ];
 
 /// Ours: what is run has the permissions of a program.
-const SCRIPTS: [(&str, u32, &[u8]); 6] = [
+const SCRIPTS: [(&str, u32, &[u8]); 7] = [
     ("etc/inittab", 0o644, include_bytes!("../guest/inittab")),
     ("etc/profile", 0o644, include_bytes!("../guest/profile")),
     ("etc/atoll/start", 0o755, include_bytes!("../guest/start")),
     ("etc/atoll/shell", 0o755, include_bytes!("../guest/shell")),
     ("etc/atoll/stop", 0o755, include_bytes!("../guest/stop")),
+    ("etc/atoll/hotplug", 0o755, include_bytes!("../guest/hotplug")),
     ("etc/atoll/lease", 0o755, include_bytes!("../guest/lease")),
 ];
 const SETTINGS: [(&str, &[u8]); 3] = [

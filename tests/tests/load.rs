@@ -138,3 +138,105 @@ fn assert_steal_is_sane(before: &Times, after: &Times, elapsed: u64) {
     assert!(all <= wall * 3 / 2 + 800, "{figures}");
     assert!(steal <= wall + 400, "{figures}");
 }
+
+/// Takes all vCPUs but the first down and up again, so many times, and counts the rounds in which it was so.
+fn toggle(linux: &mut Guest<'_>, rounds: u32) {
+    // The kernel says of each that it comes and goes.
+    linux.run("dmesg -n 1; cd /sys/devices/system/cpu");
+    let last = VCPUS - 1;
+    let said = linux.run_for(
+        &format!(
+            "good=0; for round in $(seq {rounds}); do \
+             for cpu in $(seq {last}); do echo 0 > cpu$cpu/online || break 2; done; [ \"$(cat online)\" = 0 ] || break; \
+             for cpu in $(seq {last}); do echo 1 > cpu$cpu/online || break 2; done; [ \"$(cat online)\" = 0-{last} ] || break; \
+             good=$((good + 1)); done; echo good $good; cd"
+        ),
+        seconds(u64::from(60 + rounds * 10)),
+    );
+    assert!(said.contains(&format!("good {rounds}")), "{said}");
+}
+
+/// Begins two loops that compute, one that writes to the disk and reads back, and one that fetches from outside, until [`finish_work`].
+fn start_work(linux: &mut Guest<'_>, web: &Web) {
+    linux.run("for loop in 1 2; do (while ! [ -e /tmp/stop ]; do :; done) & done; dd if=/dev/urandom of=/tmp/source bs=1M count=2 2>/dev/null");
+    let disk = "dd if=/tmp/source of=/data/copy bs=64k conv=fsync 2>/dev/null && echo 3 > /proc/sys/vm/drop_caches && cmp /tmp/source /data/copy";
+    let net = format!(
+        "wget -q -O - {} | sha256sum | grep -q {}",
+        web.address(),
+        web.sha256()
+    );
+    for (name, work) in [("disk", disk), ("net", net.as_str())] {
+        linux.run(&format!(
+            "(until [ -e /tmp/stop ]; do if {work}; then echo good; else echo bad; fi; done > /tmp/{name} 2>&1; touch /tmp/{name}-over) & true"
+        ));
+    }
+}
+
+/// Ends what [`start_work`] began. There was some, and all of it was good.
+fn finish_work(linux: &mut Guest<'_>) {
+    for name in ["disk", "net"] {
+        linux.run_for(
+            &format!("until grep -q . /tmp/{name}; do sleep 1; done"),
+            seconds(300),
+        );
+    }
+    linux.run("touch /tmp/stop");
+    for name in ["disk", "net"] {
+        linux.run_for(
+            &format!("until [ -e /tmp/{name}-over ]; do sleep 1; done"),
+            seconds(300),
+        );
+        let outcomes = linux.run(&format!("sort /tmp/{name} | uniq -c"));
+        assert!(
+            outcomes.contains("good") && outcomes.lines().count() == 1,
+            "{outcomes}"
+        );
+    }
+}
+
+/// Has the operator change how many vCPUs the guest runs on, and waits until it does.
+fn set_vcpus(system: &mut System, count: u32) {
+    let answer = system.operator(&format!("vcpus linux {count}"));
+    assert!(answer.contains(&format!("asked to run on {count} ")), "{answer}");
+    let online = if count == 1 {
+        "0".into()
+    } else {
+        format!("0-{}", count - 1)
+    };
+    let mut linux = system.guest("linux");
+    linux.run_for(
+        &format!("until [ \"$(cat /sys/devices/system/cpu/online)\" = {online} ]; do sleep 0.2; done"),
+        seconds(120),
+    );
+    assert_eq!(linux.run("nproc").trim(), count.to_string());
+}
+
+#[test]
+fn vcpus_go_and_come_under_load() {
+    let web = Web::serve(1 << 20);
+    // By the other clock, too, which the kernel's watchdog compares with the first all the time.
+    let mut system = boot("toggle", "clocksource=tsc");
+    let mut linux = system.guest("linux");
+    assert_eq!(clock_sources(&mut linux), ("tsc".into(), "xen tsc".into()));
+    start_work(&mut linux, &web);
+    toggle(&mut linux, setting("ATOLL_TOGGLES", 8));
+    assert_clocks_agree(&mut linux);
+    linux.leave();
+
+    for count in [2, 1, VCPUS] {
+        set_vcpus(&mut system, count);
+    }
+    for (count, complaint) in [
+        ("0", "linux can have 1 to 4 vCPUs, not 0"),
+        ("5", "linux can have 1 to 4 vCPUs, not 5"),
+        ("x", "no number of vCPUs"),
+    ] {
+        let answer = system.operator(&format!("vcpus linux {count}"));
+        assert!(answer.contains(complaint), "{answer}");
+    }
+    let mut linux = system.guest("linux");
+    finish_work(&mut linux);
+    assert_clocks_agree(&mut linux);
+    assert_healthy(&mut linux);
+    assert_eq!(clock_sources(&mut linux).0, "tsc");
+}
