@@ -16,7 +16,7 @@ const COMPLAINTS: [&str; 17] = [
     "blocked for more than",
     "I/O error",
     "BUG:",
-    "WARNING:",
+    "WARNING: CPU",
     "Call Trace",
     "segfault",
     "failed to come up",
