@@ -20,7 +20,8 @@ lint:
 bench what="figures" *options:
     cargo test --package tests --test {{ if what == "figures" { "figures" } else { "bench_" + what } }} {{options}} -- --ignored --nocapture
 
-# What takes too long for every day: models with large bounds, driver domains restarted under load, many times
+# What takes too long for every day: models with large bounds, driver domains restarted under load, vCPUs that go and come, verified load, many times
 soak rounds="100":
     ATOLL_MODELS=deep cargo test --release --package hypervisor --lib models
     ATOLL_ROUNDS={{rounds}} cargo test --package tests --test restart
+    ATOLL_TOGGLES={{rounds}} ATOLL_LOAD=5 cargo test --package tests --test load -- --test-threads 1
