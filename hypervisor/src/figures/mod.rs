@@ -1,8 +1,8 @@
 //! Figures: what domains and processors did, and where the time went. The operator's `top` and the tests read them by `ATOLLOP_DOMAIN_FIGURES` and
 //! `ATOLLOP_PROCESSOR_FIGURES`; what each means is said in `xen_abi::atoll`.
 //!
-//! Counting is plain addition by whoever has the lock. An exit costs three readings of the time-stamp counter and some sixty further
-//! instructions; nothing is converted, divided or searched for until somebody reads.
+//! Counting is plain addition by whoever has the lock. An exit costs about a hundred instructions for it, three readings of the time-stamp counter among
+//! them; nothing is converted, divided or searched for until somebody reads.
 
 mod account;
 

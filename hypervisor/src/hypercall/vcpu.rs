@@ -216,10 +216,12 @@ fn register_info(hv: &mut Hypervisor, caller: VcpuId, id: VcpuId, at: u64) -> Re
     Ok(Answer::OK)
 }
 
-/// A vCPU's runstate as its guest is told.
+/// A vCPU's runstate as its guest is told. Time offline goes under `blocked`: here a vCPU is offline before it is started and while its own domain wants it so,
+/// and Linux takes what stands under `offline` for stolen, so that a vCPU that comes up would seem to have been robbed of all the time before.
 fn runstate_info(vcpu: &Vcpu, now: u64) -> VcpuRunstateInfo {
     let runstate = vcpu.runstate;
-    let time = runstate.totals(now);
+    let mut time = runstate.totals(now);
+    time[RUNSTATE_blocked as usize] += core::mem::take(&mut time[RUNSTATE_offline as usize]);
     VcpuRunstateInfo {
         state: runstate.current,
         _pad0: [0; 4],
