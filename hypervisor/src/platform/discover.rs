@@ -99,7 +99,7 @@ pub fn discover(information: Information) -> Result<Machine, Trouble> {
         io_apics: madt.io_apics,
         overrides: madt.overrides,
         pci: functions,
-        iommu: iommu::find(&tables),
+        iommu: iommu::Description::read(&tables),
         tsc_khz: time::tsc_khz(),
     };
     report(&machine);
@@ -200,8 +200,12 @@ fn report(machine: &Machine) {
             );
         }
     }
-    match machine.iommu {
-        Some(kind) => ::log::warn!("IOMMU {}: found, and not used by this version", kind.name()),
+    match &machine.iommu {
+        Some(iommu) => ::log::warn!(
+            "IOMMU {} with {} units: found, and not used by this version",
+            iommu.kind.name(),
+            iommu.units.len()
+        ),
         None => ::log::warn!("no IOMMU: nothing confines what devices of driver domains write to"),
     }
 }

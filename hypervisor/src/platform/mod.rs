@@ -64,8 +64,8 @@ pub struct Machine {
     pub overrides: Vec<Override>,
     /// PCI functions, in the order of their addresses.
     pub pci: Vec<PciFunction>,
-    /// The IOMMU that firmware describes.
-    pub iommu: Option<iommu::Kind>,
+    /// The IOMMUs that firmware describes.
+    pub iommu: Option<iommu::Description>,
     /// Rate of the time-stamp counter.
     pub tsc_khz: u64,
 }
