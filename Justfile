@@ -16,6 +16,10 @@ test *options:
 lint:
     cargo atoll lint
 
+# Search for bytes that break what reads them: cargo atoll fuzz [TARGET…] --seconds N
+fuzz *options:
+    cargo atoll fuzz {{options}}
+
 # Print the project's figures: start, sizes, throughput; `just bench sched`: what ways through the hypervisor cost
 bench what="figures" *options:
     cargo test --package tests --test {{ if what == "figures" { "figures" } else { "bench_" + what } }} {{options}} -- --ignored --nocapture

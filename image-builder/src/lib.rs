@@ -14,6 +14,7 @@ pub mod emulator;
 pub mod error;
 pub mod executable;
 pub mod files;
+pub mod fuzz;
 pub mod guest;
 pub mod inspect;
 pub mod iso;

@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use image_builder::{
     Progress, Result, Workspace, build, command,
     emulator::{self, Machine},
-    files, inspect, lint, program,
+    files,
+    fuzz::{Fuzzer, Limit},
+    inspect, lint, program,
     target_libraries::Choice,
 };
 use manifest::source::{self, DiskInterface, Nic};
@@ -49,6 +51,14 @@ enum Action {
         /// Where the libraries of the bare target come from
         #[arg(long, value_enum, default_value = "auto", env = "ATOLL_TARGET_LIBRARIES")]
         target_libraries: Choice,
+    },
+    /// Search for bytes that break what reads them
+    Fuzz {
+        /// The targets, folders below fuzz/corpus/; all unless said otherwise
+        targets: Vec<String>,
+        /// Seconds for each target
+        #[arg(long, default_value = "60")]
+        seconds: u64,
     },
     /// Show what is in an appliance's bundle
     Inspect {
@@ -146,6 +156,7 @@ fn run(arguments: Arguments) -> Result<()> {
             source::read(&workspace.source(&name)?, Some(workspace.root()))?;
         }
         Action::Lint { target_libraries } => lint::run(&workspace, target_libraries, progress)?,
+        Action::Fuzz { targets, seconds } => search(&workspace, targets, seconds, progress)?,
         Action::Inspect { name, extract } => {
             let given = PathBuf::from(&name);
             let path = if given.is_file() {
@@ -169,6 +180,21 @@ fn options(arguments: &ImageArguments, iso: bool) -> build::Options {
         update: arguments.update,
         iso,
     }
+}
+
+fn search(workspace: &Workspace, targets: Vec<String>, seconds: u64, progress: Progress) -> Result<()> {
+    let fuzzer = Fuzzer::build(workspace, progress)?;
+    let found = workspace.build().join("fuzz");
+    let targets = if targets.is_empty() {
+        fuzzer.targets()?
+    } else {
+        targets
+    };
+    for target in targets {
+        println!("{target}: {seconds} s");
+        fuzzer.search(&target, Limit::Seconds(seconds), &found)?;
+    }
+    Ok(())
 }
 
 fn run_machine(

@@ -38,6 +38,8 @@ pub const ISO: &[Need] = &[
 ];
 /// The emulator.
 pub const EMULATOR: &[Need] = &[need("qemu-system-x86_64", "qemu-system-x86")];
+/// The fuzzer, which is C++.
+pub const FUZZER: &[Need] = &[need("c++", "g++")];
 /// A file system on an emulated disk.
 pub const FILE_SYSTEM: &[Need] = &[need("mkfs.ext4", "e2fsprogs")];
 

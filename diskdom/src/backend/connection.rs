@@ -252,15 +252,10 @@ impl Connection {
                 .get(pending.step)
                 .copied()
                 .unwrap_or(Operation::Flush);
-            let sectors = if operation == Operation::Flush {
-                0
-            } else {
-                pending.sectors
-            };
-            let first = if operation == Operation::Flush {
-                0
-            } else {
-                pending.sector
+            // The flushes around a barrier's data have none of it.
+            let (first, sectors, segments) = match operation {
+                Operation::Flush => (0, 0, &[][..]),
+                _ => (pending.sector, pending.sectors, &pending.segments[..]),
             };
             let outcome = self
                 .volume
@@ -271,7 +266,7 @@ impl Connection {
                         operation,
                         first,
                         sectors,
-                        segments: &pending.segments,
+                        segments,
                     };
                     let tag = Tag(u64::from(self.number) << 32 | u64::from(sequence));
                     disks.device(self.volume.disk).submit(&request, tag, now)

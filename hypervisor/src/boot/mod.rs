@@ -6,9 +6,9 @@
 mod entry;
 pub mod layout;
 pub mod memory_map;
-mod multiboot2;
+pub mod multiboot2;
 pub mod options;
-mod pvh;
+pub mod pvh;
 mod receive;
 
 use alloc::{string::String, vec::Vec};

@@ -12,10 +12,12 @@ use spin::Once;
 
 use super::acpi::mcfg::EcamRegion;
 use crate::{boot::memory_map::Region, memory::MachineAddress};
-use config::{ConfigSpace, MachineConfig, ones};
+use config::{MachineConfig, ones};
 
+pub use config::ConfigSpace;
 pub use msix::{MsixError, msix_disable, msix_enable, msix_program, msix_set_masked};
 pub use reset::{ResetError, SavedConfig, begin_reset, finish_reset, quiesce};
+pub use scan::scan;
 
 /// Place of a PCI function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
