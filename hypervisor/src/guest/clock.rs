@@ -27,8 +27,9 @@ pub struct TimeUpdate {
 
 impl VcpuClock {
     /// An update that says: the guest's counter read `guest_tsc` when the domain had run for `nanoseconds`. The version goes on from the last one of
-    /// this vCPU, whatever the guest has written into the page.
-    pub fn update(&mut self, scale: Scale, guest_tsc: u64, nanoseconds: u64) -> TimeUpdate {
+    /// this vCPU, whatever the guest has written into the page. `stable`: what any vCPU of the domain computes from this page, with its own counter, is the
+    /// time; without it guests take care themselves that time does not go back from vCPU to vCPU.
+    pub fn update(&mut self, scale: Scale, guest_tsc: u64, nanoseconds: u64, stable: bool) -> TimeUpdate {
         let (begin, end) = (self.version.wrapping_add(1), self.version.wrapping_add(2));
         self.version = end;
         let body = VcpuTimeInfo {
@@ -37,7 +38,7 @@ impl VcpuClock {
             system_time: nanoseconds,
             tsc_to_system_mul: scale.multiplier,
             tsc_shift: scale.shift,
-            flags: XEN_PVCLOCK_TSC_STABLE_BIT,
+            flags: if stable { XEN_PVCLOCK_TSC_STABLE_BIT } else { 0 },
             ..VcpuTimeInfo::default()
         };
         TimeUpdate { begin, body, end }
@@ -94,12 +95,12 @@ mod tests {
         let mut clock = VcpuClock {
             version: u32::MAX - 1,
         };
-        let update = clock.update(Scale::of_khz(1), 5, 6);
+        let update = clock.update(Scale::of_khz(1), 5, 6, true);
         assert_eq!(
             (update.begin, update.body.version, update.end),
             (u32::MAX, u32::MAX, 0)
         );
-        let update = clock.update(Scale::of_khz(1), 5, 6);
+        let update = clock.update(Scale::of_khz(1), 5, 6, true);
         assert_eq!((update.begin, update.end), (1, 2));
     }
 
@@ -122,17 +123,56 @@ mod tests {
         );
     }
 
+    #[test]
+    fn time_is_called_stable_only_if_it_is() {
+        let mut clock = VcpuClock::default();
+        for (stable, flags) in [(true, XEN_PVCLOCK_TSC_STABLE_BIT), (false, 0)] {
+            assert_eq!(clock.update(Scale::of_khz(1), 5, 6, stable).body.flags, flags);
+        }
+    }
+
     proptest! {
+        /// Each processor's counter is off by less than `skew` ticks, and news of a reading takes at least that long to reach another processor. Guests
+        /// have counters of their own, and pages that are written anew now and then. Whoever has heard of a time never reads an earlier one.
+        #[test]
+        fn time_never_goes_back_from_processor_to_processor(
+            khz in 1000u64..8_000_000,
+            skew in 0u64..1000,
+            off in proptest::array::uniform4(0.0f64..1.0),
+            offsets in proptest::array::uniform4(any::<u64>()),
+            steps in proptest::collection::vec((0usize..4, 0usize..4, 0u64..1 << 34, any::<bool>()), 1..100),
+        ) {
+            let scale = Scale::of_khz(khz);
+            let off = off.map(|part| (part * skew as f64) as u64);
+            let start = 1u64 << 40;
+            let mut clocks = [VcpuClock::default(); 4];
+            let mut publish = |vcpu: usize| clocks[vcpu].update(scale, start.wrapping_add(offsets[vcpu]), 0, true).body;
+            let mut pages = [0, 1, 2, 3].map(&mut publish);
+            let (mut counter, mut last, mut before) = (start, 0, usize::MAX);
+            for (processor, vcpu, step, anew) in steps {
+                counter += step + if processor == before { 0 } else { skew };
+                before = processor;
+                if anew {
+                    pages[vcpu] = publish(vcpu);
+                }
+                let tsc = (counter + off[processor]).wrapping_add(offsets[vcpu]);
+                let now = guest_time(&pages[vcpu], tsc);
+                prop_assert!(now >= last);
+                prop_assert_eq!(now, scale.nanoseconds(counter + off[processor] - start));
+                last = now;
+            }
+        }
+
         #[test]
         fn time_never_goes_backwards(khz in 1000u64..8_000_000, steps in prop::collection::vec((0u64..1 << 40, any::<bool>()), 1..50)) {
             let scale = Scale::of_khz(khz);
             let mut clock = VcpuClock::default();
             let (mut tsc, mut last) = (0u64, 0u64);
-            let mut page = clock.update(scale, 0, 0).body;
+            let mut page = clock.update(scale, 0, 0, true).body;
             for (step, update) in steps {
                 tsc += step;
                 if update {
-                    page = clock.update(scale, tsc, scale.nanoseconds(tsc)).body;
+                    page = clock.update(scale, tsc, scale.nanoseconds(tsc), true).body;
                 }
                 let now = guest_time(&page, tsc);
                 prop_assert!(now >= last);

@@ -42,6 +42,8 @@ pub struct Features {
     pub tsc_deadline: bool,
     /// The time-stamp counter counts at one rate, whatever the processor does.
     pub invariant_tsc: bool,
+    /// It is not a processor: an emulator or another hypervisor made it.
+    pub emulated: bool,
     /// AMD-V.
     pub svm: Option<Svm>,
     /// Intel VT-x.
@@ -115,6 +117,7 @@ impl Features {
             x2apic: bit(one_c, 21),
             tsc_deadline: bit(one_c, 24),
             invariant_tsc: bit(extended(0x8000_0007)[3], 8),
+            emulated: bit(one_c, 31),
             svm: bit(amd_c, 2).then_some(Svm {
                 revision: svm_revision as u8,
                 identifiers: svm_identifiers,

@@ -195,10 +195,10 @@ pub(super) fn send_non_maskable_to_others() {
 fn command(apic_id: u32, command: u32) {
     let Some(apic) = apic() else { return };
     match apic.access {
-        // SAFETY: the command register in x2APIC mode, once what was written before can be seen; vectors have handlers, and who sends more than those
-        // means what it does.
+        // Writes to these registers wait for nothing (Intel SDM volume 3, 11.12.3): the fences let the receiver see what was written before.
+        // SAFETY: the command register in x2APIC mode; vectors have handlers, and who sends more than those means what it does.
         Access::Registers => unsafe {
-            core::arch::asm!("mfence", options(nostack, preserves_flags));
+            core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags));
             cpu::write_msr(0x830, u64::from(apic_id) << 32 | u64::from(command));
         },
         Access::Memory(_) => {

@@ -81,6 +81,12 @@ impl Machine {
         self.pci.iter().find(|function| function.address == address)
     }
 
+    /// Whether the time-stamp counters of all processors in use run at one rate whatever power they save. Those that were not in step at boot are not in
+    /// use. (Emulators keep theirs so, and hide the bit that says it, because it would not survive a migration.)
+    pub fn has_stable_time(&self) -> bool {
+        self.features.invariant_tsc || self.features.emulated || self.online.len() <= 1
+    }
+
     /// Bytes of RAM.
     pub fn ram_size(&self) -> u64 {
         self.ram.iter().map(Region::length).sum()

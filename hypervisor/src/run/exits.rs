@@ -139,7 +139,7 @@ pub(super) fn write_msr(hv: &mut Hypervisor, id: VcpuId, msr: u32, value: u64) {
         Written::Done | Written::Fault => {}
         Written::TscOffset => {
             vcpu.processor.set_tsc_offset(vcpu.machine.tsc_offset);
-            crate::guest_time::publish(hv, id);
+            crate::guest_time::counter_changed(hv, id);
         }
         Written::HypercallPage(at) => hypercall_page(hv, id, at),
         Written::Send(ipi) => {

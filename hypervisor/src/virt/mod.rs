@@ -183,6 +183,15 @@ pub trait VirtualCpu: Send {
     fn release(self: Box<Self>, frames: &mut FrameAllocator);
 }
 
+/// How often translations had to go on a processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flushes {
+    /// One vCPU's, because its memory changed.
+    pub guest: u64,
+    /// Everybody's, because the processor had no identifier left.
+    pub all: u64,
+}
+
 /// A processor backend, enabled on the boot processor.
 pub trait Backend: Send {
     /// Enables it on the running processor too, one of those that [`enable`] counted.
@@ -191,6 +200,10 @@ pub trait Backend: Send {
     fn name(&self) -> &'static str;
     /// The instruction that makes a hypercall, for the hypercall page.
     fn hypercall_instruction(&self) -> [u8; 3];
+    /// How often translations were flushed on a processor.
+    fn flushes(&self, _processor: usize) -> Flushes {
+        Flushes::default()
+    }
     /// A vCPU that may use the given I/O ports (first, count) directly.
     fn create(
         &self,

@@ -38,7 +38,10 @@ pub fn mark_start() {
 /// Measures the counters and reads the date. The local APIC is on.
 pub(super) fn initialize(fadt: &Fadt) {
     let rates = calibrate::measure(fadt);
-    let wall_clock = clock_chip::read(fadt.century).unwrap_or(0);
+    let wall_clock = clock_chip::read(fadt.century).unwrap_or_else(|| {
+        log::warn!("the clock chip says no date that makes sense; domains begin in 1970");
+        0
+    });
     CLOCK.call_once(|| Clock {
         tsc_khz: rates.tsc_khz,
         scale: Scale::of_khz(rates.tsc_khz),

@@ -25,7 +25,7 @@ use self::{
     vcpu::SvmVcpu,
     vmcb::Vmcb,
 };
-use super::{Backend, Unsupported, VirtualCpu};
+use super::{Backend, Flushes, Unsupported, VirtualCpu};
 use crate::{
     memory::{DirectMap, FrameAllocator, MachineAddress, OutOfMemory, PAGE_SIZE},
     platform::cpu,
@@ -34,12 +34,17 @@ use crate::{
 const VM_CR: u32 = 0xc001_0114;
 const VM_CR_SVM_DISABLED: u64 = 1 << 4;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
+/// The rate of guests' time-stamp counters in units of the machine's, with 32 bits behind the point (APM vol. 2, 15.30.5). Ours are the machine's: what
+/// is added to them, `tsc_offset`, would be wrong otherwise.
+const TSC_RATIO: u32 = 0xc000_0104;
+const TSC_RATIO_ONE: u64 = 1 << 32;
 
 /// What all vCPUs share.
 struct Shared {
     port_map: MachineAddress,
     msr_map: MachineAddress,
-    flush_by_asid: bool,
+    /// Guests' time-stamp counters can run at another rate than the machine's.
+    tsc_scaling: bool,
     /// By number. Each is locked by its own processor alone, and not while a guest runs.
     processors: Vec<Mutex<Processor>>,
 }
@@ -95,7 +100,7 @@ impl Svm {
                 Ok(Mutex::new(Processor {
                     save_area: page(1)?,
                     host: page(1)?,
-                    asids: Asids::new(index, svm.supported_asids()),
+                    asids: Asids::new(index, svm.supported_asids(), svm.has_flush_by_asid()),
                     tsc_aux: u64::MAX,
                 }))
             })
@@ -107,7 +112,7 @@ impl Svm {
             shared: Arc::new(Shared {
                 port_map,
                 msr_map,
-                flush_by_asid: svm.has_flush_by_asid(),
+                tsc_scaling: svm.has_tsc_rate_msr(),
                 processors,
             }),
         })
@@ -130,6 +135,9 @@ impl Backend for Svm {
             Efer::update(|efer| efer.insert(EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE));
             Msr::new(VM_HSAVE_PA).write(processor.save_area.0);
             enter::save_host(processor.host.0);
+            if self.shared.tsc_scaling {
+                Msr::new(TSC_RATIO).write(TSC_RATIO_ONE);
+            }
         }
     }
 
@@ -139,6 +147,11 @@ impl Backend for Svm {
 
     fn hypercall_instruction(&self) -> [u8; 3] {
         [0x0f, 0x01, 0xd9]
+    }
+
+    fn flushes(&self, processor: usize) -> Flushes {
+        let processor = self.shared.processors.get(processor);
+        processor.map_or(Flushes::default(), |processor| processor.lock().asids.flushes)
     }
 
     fn create(

@@ -8,7 +8,7 @@ use x86_64::registers::model_specific::Msr;
 
 use super::{
     Shared,
-    asid::Asid,
+    asid::{Asid, Flush},
     enter, exit, length,
     permissions::PORT_MAP_BYTES,
     vmcb::{self, Segment, Vmcb, exit_code, intercept, virtual_interrupt},
@@ -26,6 +26,7 @@ const TSC_AUX: u32 = 0xc000_0103;
 const GUEST_EFER: u64 = 1 << 0 | 1 << 8 | 1 << 11 | 1 << 14;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
+const EFER_NXE: u64 = 1 << 11;
 const EFER_SVME: u64 = 1 << 12;
 const CR0_PE: u64 = 1 << 0;
 const CR0_ET: u64 = 1 << 4;
@@ -164,16 +165,11 @@ impl VirtualCpu for SvmVcpu {
     fn run(&mut self, registers: &mut Registers, second_stage: MachineAddress) -> Exit {
         let shared = self.shared.clone();
         let mut processor = shared.here().lock();
-        let mut tlb = vmcb::TLB_KEEP;
-        let flush_in_place = self.renew_asid && shared.flush_by_asid;
-        if processor
-            .asids
-            .assign(&mut self.asid, self.renew_asid && !flush_in_place)
-        {
-            tlb = vmcb::TLB_FLUSH_ALL;
-        } else if flush_in_place {
-            tlb = vmcb::TLB_FLUSH_GUEST;
-        }
+        let tlb = match processor.asids.assign(&mut self.asid, self.renew_asid) {
+            Flush::Nothing => vmcb::TLB_KEEP,
+            Flush::Guest => vmcb::TLB_FLUSH_GUEST,
+            Flush::All => vmcb::TLB_FLUSH_ALL,
+        };
         self.renew_asid = false;
         let asid = self.asid.number;
         let vmcb = self.vmcb_mut();
@@ -368,9 +364,10 @@ impl VirtualCpu for SvmVcpu {
                 if foreign || switches {
                     return Some(false);
                 }
-                save.efer = value & GUEST_EFER | save.efer & EFER_LMA | EFER_SVME;
                 // NXE changes the meaning of entries that are cached.
-                self.renew_asid = true;
+                let meaning = (value ^ save.efer) & EFER_NXE != 0;
+                save.efer = value & GUEST_EFER | save.efer & EFER_LMA | EFER_SVME;
+                self.renew_asid |= meaning;
             }
             PAT => {
                 // Each of the eight types is one of UC, WC, WT, WP, WB, UC-.

@@ -15,14 +15,14 @@ fn vcpu(ports: &[(u16, u16)]) -> (DirectMap, FrameAllocator, Box<dyn VirtualCpu>
     let processor = Processor {
         save_area: MachineAddress(0),
         host: MachineAddress(0),
-        asids: Asids::new(0, 16),
+        asids: Asids::new(0, 16, false),
         tsc_aux: u64::MAX,
     };
     let svm = Svm {
         shared: Arc::new(Shared {
             port_map: MachineAddress(0x1000),
             msr_map: MachineAddress(0x2000),
-            flush_by_asid: false,
+            tsc_scaling: false,
             processors: vec![Mutex::new(processor)],
         }),
     };
