@@ -84,6 +84,7 @@ pub fn run(mut hv: Hypervisor) -> ! {
     start_first(&mut hv);
     let online = hv.machine.online.clone();
     HYPERVISOR.call_once(|| Lock::new(hv));
+    platform::log::defer();
     platform::smp::set_to_work(join, &online);
     work(0)
 }
@@ -123,7 +124,11 @@ fn idle(mut hv: Locked, own: &mut Own) -> Locked {
     hv.scheduler.idle(own.index, alarm);
     hv.processors[own.index].account.current = None;
     own.unlock(hv, Phase::Idle);
-    platform::interrupts::wait();
+    if own.index == 0 && platform::log::show_some() {
+        platform::interrupts::window();
+    } else {
+        platform::interrupts::wait();
+    }
     own.watch.left(time::ticks());
     let mut hv = own.lock();
     hv.scheduler.work(own.index);
@@ -191,6 +196,9 @@ fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
         let exit = guest.processor.run(&mut guest.registers, root);
         own.watch.left(time::ticks());
         own.seat.leave(guest);
+        if own.index == 0 {
+            platform::log::show_some();
+        }
         hv = own.lock();
         let reason = figures::reason(&exit);
         hv.processors[own.index].account.because(reason);

@@ -40,8 +40,10 @@ pub enum Progress {
     Wait(u64),
 }
 
-/// Bytes that one call hashes, zeroes or copies at most.
-const PIECE: usize = 1 << 20;
+/// Bytes that one call zeroes or copies at most, and bytes that it hashes, each of which takes a hundred times as long. Whoever waits for the lock meanwhile
+/// waits that long.
+const PIECE: usize = 64 << 10;
+const HASHED_PIECE: usize = 4 << 10;
 
 /// A domain in the making.
 pub struct Build {
@@ -169,7 +171,7 @@ fn begin(hv: &mut Hypervisor, id: DomainId) -> Result<Build, Failure> {
 
 fn advance(hv: &mut Hypervisor, id: DomainId, build: &mut Build) -> Result<Progress, Failure> {
     if let Some((name, verifier)) = build.to_verify.front_mut() {
-        if verifier.advance(PIECE)? {
+        if verifier.advance(HASHED_PIECE)? {
             hv.images.set_verified(name);
             build.to_verify.pop_front();
         }

@@ -38,6 +38,7 @@ pub(super) fn initialize(fadt: &Fadt, soft_off: Option<(u8, u8)>) {
 
 /// Powers the machine off; halts if that does not work.
 pub fn power_off() -> ! {
+    super::log::show_all();
     if let Some(power) = POWER.get() {
         power.turn_acpi_on();
         power.sleep();
@@ -48,6 +49,7 @@ pub fn power_off() -> ! {
 
 /// Resets the machine.
 pub fn reboot() -> ! {
+    super::log::show_all();
     const KEYBOARD_COMMAND: u16 = 0x64;
     const KEYBOARD_BUSY: u8 = 2;
     const RESET_CONTROL: u16 = 0xcf9;

@@ -1,5 +1,8 @@
 //! The log: every line goes into a ring in memory, and, as long as nobody has taken them over, to a serial port and the text screen.
 //!
+//! Serial ports and screens are slow: a line takes milliseconds of the one, and moving a screen up as long on the other. So once domains run, a line is
+//! only put into the ring ([`defer`]), and shown bit by bit by the boot processor while it works for nobody ([`show_some`]).
+//!
 //! A line reads `[    1.234567] atoll: text`; a domain's has its name in place of `atoll`. Lines of the levels error and warning say so after the name.
 
 mod font;
@@ -7,7 +10,10 @@ mod ring;
 mod screen;
 mod uart;
 
-use core::fmt::{self, Write};
+use core::{
+    fmt::{self, Write},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use log::{Level, Log, Metadata, Record};
 use spin::Mutex;
@@ -23,6 +29,12 @@ pub const CAPACITY: usize = 256 << 10;
 
 struct Sink {
     ring: Ring<CAPACITY>,
+}
+
+/// Where the log is shown. Whoever has it may take the lock of [`SINK`], and not the other way round.
+struct Output {
+    /// Position in the log up to which it was shown.
+    shown: u64,
     serial: Option<Uart>,
     /// Someone else drives the serial port.
     serial_taken: bool,
@@ -31,8 +43,18 @@ struct Sink {
     screen_taken: bool,
 }
 
-static SINK: Mutex<Sink> = Mutex::new(Sink {
-    ring: Ring::new(),
+/// Bytes that are shown at a time.
+const PIECE: usize = 64;
+
+/// What is logged is shown later.
+static DEFERRED: AtomicBool = AtomicBool::new(false);
+/// Something was logged that [`show_some`] has not shown.
+static BEHIND: AtomicBool = AtomicBool::new(false);
+
+static SINK: Mutex<Sink> = Mutex::new(Sink { ring: Ring::new() });
+
+static OUTPUT: Mutex<Output> = Mutex::new(Output {
+    shown: 0,
     serial: None,
     serial_taken: false,
     screen: None,
@@ -53,17 +75,48 @@ impl Log for Logger {
                 Level::Warn => "warning: ",
                 _ => "",
             };
-            SINK.lock().lines("atoll", kind, record.args());
+            log_lines("atoll", kind, record.args());
         }
     }
 
     fn flush(&self) {}
 }
 
+fn log_lines(name: &str, kind: &str, text: &dyn fmt::Display) {
+    SINK.lock().lines(name, kind, text);
+    if DEFERRED.load(Ordering::Relaxed) {
+        BEHIND.store(true, Ordering::Relaxed);
+    } else {
+        show_all();
+    }
+}
+
+/// From now on [`show_some`] is called again and again.
+pub fn defer() {
+    DEFERRED.store(true, Ordering::Relaxed);
+}
+
+/// Shows a piece of what has been logged since [`defer`]; false if there is nothing to show.
+pub fn show_some() -> bool {
+    if !BEHIND.swap(false, Ordering::Relaxed) {
+        return false;
+    }
+    let more = OUTPUT.lock().show_some();
+    if more {
+        BEHIND.store(true, Ordering::Relaxed);
+    }
+    more
+}
+
+/// Shows all that has not been shown yet.
+pub fn show_all() {
+    while OUTPUT.lock().show_some() {}
+}
+
 /// The log begins, on the serial port at this I/O address if there is one.
 pub fn initialize(serial: Option<u16>) {
     static LOGGER: Logger = Logger;
-    SINK.lock().serial = serial.and_then(Uart::new);
+    OUTPUT.lock().serial = serial.and_then(Uart::new);
     // Fails only if a logger is set already, which is this one.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(log::LevelFilter::Info);
@@ -71,9 +124,9 @@ pub fn initialize(serial: Option<u16>) {
 
 /// Does what the command line asks for.
 pub fn configure(options: &Options) {
-    let mut sink = SINK.lock();
-    if sink.serial.as_ref().map(Uart::base) != options.serial {
-        sink.serial = options.serial.and_then(Uart::new);
+    let mut output = OUTPUT.lock();
+    if output.serial.as_ref().map(Uart::base) != options.serial {
+        output.serial = options.serial.and_then(Uart::new);
     }
     log::set_max_level(options.level);
 }
@@ -83,31 +136,34 @@ pub fn show_on(framebuffer: Option<&Framebuffer>) {
     let Some(screen) = framebuffer.and_then(Painter::new).and_then(Screen::new) else {
         return;
     };
-    let sink = &mut *SINK.lock();
-    let screen = sink.screen.insert(screen);
-    replay(&sink.ring, sink.ring.last_lines(screen.rows()), |bytes| {
-        screen.write(bytes)
-    });
+    show_all();
+    let mut output = OUTPUT.lock();
+    let screen = output.screen.insert(screen);
+    let from = SINK.lock().ring.last_lines(screen.rows());
+    replay(from, |bytes| screen.write(bytes));
 }
 
 /// Whether the log goes to the serial port. It does not once a domain drives the port, and does again when that domain is gone.
 pub fn serial(enabled: bool) {
-    SINK.lock().serial_taken = !enabled;
+    // What was logged before is for whoever had it until now.
+    show_all();
+    OUTPUT.lock().serial_taken = !enabled;
 }
 
 /// Whether the log goes to the screen; as [`serial`].
 pub fn screen(enabled: bool) {
-    SINK.lock().screen_taken = !enabled;
+    show_all();
+    OUTPUT.lock().screen_taken = !enabled;
 }
 
 /// I/O address of the serial port that the log goes to.
 pub fn serial_port() -> Option<u16> {
-    SINK.lock().serial.as_ref().map(Uart::base)
+    OUTPUT.lock().serial.as_ref().map(Uart::base)
 }
 
 /// Logs text of a domain; control characters are replaced, since a terminal would obey them.
 pub fn domain_line(name: &str, text: &str) {
-    SINK.lock().lines(name, "", &Printable(text));
+    log_lines(name, "", &Printable(text));
 }
 
 /// Copies out what follows `position` of the log (0 is its beginning): the position behind what was copied, and the number of bytes. What is no longer kept
@@ -127,31 +183,42 @@ pub fn end() -> u64 {
 #[allow(unsafe_code)]
 pub(super) fn seize(lines: usize) {
     if SINK.try_lock().is_none() {
-        // SAFETY: the holder is this processor (others are stopped first, when there are others), which never returns to it.
+        // SAFETY: the holder is this processor or one that was stopped, and never returns to it.
         unsafe { SINK.force_unlock() };
     }
-    let sink = &mut *SINK.lock();
-    let from = sink.ring.last_lines(lines);
-    sink.serial = sink.serial.take().and_then(|uart| Uart::new(uart.base()));
-    if let Some(uart) = sink.serial.as_ref().filter(|_| sink.serial_taken) {
-        replay(&sink.ring, from, |bytes| {
+    if OUTPUT.try_lock().is_none() {
+        // SAFETY: as above.
+        unsafe { OUTPUT.force_unlock() };
+    }
+    DEFERRED.store(false, Ordering::Relaxed);
+    let output = &mut *OUTPUT.lock();
+    let from = SINK.lock().ring.last_lines(lines);
+    let unseen = output.shown;
+    output.serial = output.serial.take().and_then(|uart| Uart::new(uart.base()));
+    if let Some(uart) = &output.serial {
+        output.shown = replay(if output.serial_taken { from } else { unseen }, |bytes| {
             uart.send(bytes);
         });
     }
-    if let Some(screen) = sink.screen.as_mut().filter(|_| sink.screen_taken) {
-        screen.clear();
-        replay(&sink.ring, from, |bytes| screen.write(bytes));
+    if let Some(screen) = &mut output.screen {
+        if output.screen_taken {
+            screen.clear();
+        }
+        output.shown = replay(if output.screen_taken { from } else { unseen }, |bytes| {
+            screen.write(bytes);
+        });
     }
-    sink.serial_taken = false;
-    sink.screen_taken = false;
+    output.serial_taken = false;
+    output.screen_taken = false;
 }
 
-fn replay(ring: &Ring<CAPACITY>, mut position: u64, mut output: impl FnMut(&[u8])) {
+/// Puts out what follows `position` of the log; the position of its end.
+fn replay(mut position: u64, mut output: impl FnMut(&[u8])) -> u64 {
     let mut piece = [0; 128];
     loop {
-        let (next, count) = ring.read(position, &mut piece);
+        let (next, count) = SINK.lock().ring.read(position, &mut piece);
         if count == 0 {
-            return;
+            return next;
         }
         output(&piece[..count]);
         position = next;
@@ -176,6 +243,22 @@ impl Sink {
 
     fn bytes(&mut self, bytes: &[u8]) {
         self.ring.push(bytes);
+    }
+}
+
+impl Output {
+    /// Shows the next piece.
+    fn show_some(&mut self) -> bool {
+        let mut piece = [0; PIECE];
+        let (position, count) = SINK.lock().ring.read(self.shown, &mut piece);
+        self.shown = position;
+        if count > 0 {
+            self.bytes(&piece[..count]);
+        }
+        count > 0
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
         if !self.serial_taken
             && let Some(uart) = &self.serial
             && !uart.send(bytes)
@@ -242,13 +325,7 @@ mod tests {
     use alloc::{boxed::Box, string::String};
 
     fn logged(name: &str, kind: &str, text: &str) -> String {
-        let mut sink = Box::new(Sink {
-            ring: Ring::new(),
-            serial: None,
-            serial_taken: false,
-            screen: None,
-            screen_taken: false,
-        });
+        let mut sink = Box::new(Sink { ring: Ring::new() });
         sink.lines(name, kind, &Printable(text));
         let mut bytes = [0; 400];
         let (_, count) = sink.ring.read(0, &mut bytes);
