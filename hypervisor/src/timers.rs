@@ -93,20 +93,24 @@ impl Timers {
     }
 
     fn place_mut(&mut self, id: VcpuId) -> &mut Option<Place> {
-        fn grown<T: Clone>(places: &mut Vec<T>, index: usize, empty: T) -> &mut T {
-            if places.len() <= index {
-                places.resize(index + 1, empty);
-            }
-            &mut places[index]
+        &mut self.places[usize::from(id.domain.0)][id.index as usize]
+    }
+
+    /// Makes room for a vCPU's place.
+    fn know(&mut self, id: VcpuId) {
+        let (domain, index) = (usize::from(id.domain.0), id.index as usize);
+        if self.places.len() <= domain {
+            self.places.resize(domain + 1, Vec::new());
         }
-        let domain = grown(&mut self.places, id.domain.0.into(), Vec::new());
-        grown(domain, id.index as usize, None)
+        if self.places[domain].len() <= index {
+            self.places[domain].resize(index + 1, None);
+        }
     }
 
     fn insert(&mut self, id: VcpuId, processor: usize, deadline: u64) {
+        self.know(id);
         let position = self.heaps[processor].len();
         self.heaps[processor].push((deadline, id));
-        *self.place_mut(id) = Some(Place { processor, position });
         self.settle(processor, position);
     }
 
@@ -123,35 +127,34 @@ impl Timers {
 
     /// Moves the entry at `position`, which alone may be out of order, to where it belongs, and notes where it and those in its way are.
     fn settle(&mut self, processor: usize, mut position: usize) {
+        let moved = self.heaps[processor][position];
         while position > 0 {
             let parent = (position - 1) / 2;
-            if self.heaps[processor][parent] <= self.heaps[processor][position] {
+            let above = self.heaps[processor][parent];
+            if above <= moved {
                 break;
             }
-            self.exchange(processor, position, parent);
+            self.put(processor, position, above);
             position = parent;
         }
         loop {
             let heap = &self.heaps[processor];
-            let children = 2 * position + 1..heap.len().min(2 * position + 3);
-            let least = children.min_by_key(|child| heap[*child]);
-            let Some(child) = least.filter(|child| heap[*child] < heap[position]) else {
+            let mut child = 2 * position + 1;
+            if heap.get(child + 1).is_some_and(|right| *right < heap[child]) {
+                child += 1;
+            }
+            let Some(&below) = heap.get(child).filter(|below| **below < moved) else {
                 break;
             };
-            self.exchange(processor, position, child);
+            self.put(processor, position, below);
             position = child;
         }
-        self.note(processor, position);
+        self.put(processor, position, moved);
     }
 
-    fn exchange(&mut self, processor: usize, moved: usize, other: usize) {
-        self.heaps[processor].swap(moved, other);
-        self.note(processor, moved);
-    }
-
-    fn note(&mut self, processor: usize, position: usize) {
-        let (_, id) = self.heaps[processor][position];
-        *self.place_mut(id) = Some(Place { processor, position });
+    fn put(&mut self, processor: usize, position: usize, entry: Entry) {
+        self.heaps[processor][position] = entry;
+        *self.place_mut(entry.1) = Some(Place { processor, position });
     }
 }
 
