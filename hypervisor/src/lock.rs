@@ -16,7 +16,8 @@ use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 const SPINS: u32 = if cfg!(test) { 1 } else { 200 };
 
 /// The most processors that a lock is between.
-pub const MOST: usize = 64;
+pub const MOST: usize = 256;
+const WORDS: usize = MOST / u64::BITS as usize;
 
 /// How waiting is done.
 pub trait Waiting {
@@ -26,11 +27,11 @@ pub trait Waiting {
     fn wake(processor: usize);
 }
 
-/// A lock between at most 64 processors.
+/// A lock between at most [`MOST`] processors.
 pub struct Lock<T> {
     taken: AtomicBool,
     /// Those that sleep, or are about to: a bit each.
-    sleepers: AtomicU64,
+    sleepers: [AtomicU64; WORDS],
     /// The one that was woken last.
     woken: AtomicUsize,
     value: UnsafeCell<T>,
@@ -50,7 +51,7 @@ impl<T> Lock<T> {
     pub const fn new(value: T) -> Self {
         Self {
             taken: AtomicBool::new(false),
-            sleepers: AtomicU64::new(0),
+            sleepers: [const { AtomicU64::new(0) }; WORDS],
             woken: AtomicUsize::new(0),
             value: UnsafeCell::new(value),
         }
@@ -58,7 +59,7 @@ impl<T> Lock<T> {
 
     /// Waits until the lock is free, and takes it. The second answer: whether the processor has slept, so that interrupts may have come.
     pub fn lock<W: Waiting>(&self, processor: usize) -> (Guard<'_, T, W>, bool) {
-        let bit = 1 << processor;
+        let (sleepers, bit) = (&self.sleepers[processor / 64], 1 << (processor % 64));
         let mut slept = false;
         loop {
             for _ in 0..SPINS {
@@ -67,14 +68,14 @@ impl<T> Lock<T> {
                 }
                 core::hint::spin_loop();
             }
-            self.sleepers.fetch_or(bit, Ordering::SeqCst);
+            sleepers.fetch_or(bit, Ordering::SeqCst);
             // Whoever releases it from here on sees the bit.
             let guard = self.try_lock();
             if guard.is_none() {
                 W::sleep();
                 slept = true;
             }
-            self.sleepers.fetch_and(!bit, Ordering::SeqCst);
+            sleepers.fetch_and(!bit, Ordering::SeqCst);
             if let Some(guard) = guard {
                 return (guard, slept);
             }
@@ -92,9 +93,9 @@ impl<T> Lock<T> {
 
     fn release<W: Waiting>(&self) {
         self.taken.store(false, Ordering::SeqCst);
-        let sleepers = self.sleepers.load(Ordering::SeqCst);
-        if sleepers != 0 {
-            let woken = next(sleepers, self.woken.load(Ordering::Relaxed));
+        let sleepers = self.sleepers.each_ref().map(|word| word.load(Ordering::SeqCst));
+        if sleepers != [0; WORDS] {
+            let woken = next(&sleepers, self.woken.load(Ordering::Relaxed));
             self.woken.store(woken, Ordering::Relaxed);
             W::wake(woken);
         }
@@ -102,10 +103,15 @@ impl<T> Lock<T> {
 }
 
 /// The bit that follows `last`, around the end.
-fn next(bits: u64, last: usize) -> usize {
-    let behind = bits & (!1_u64).checked_shl(last as u32).unwrap_or(0);
-    let from = if behind == 0 { bits } else { behind };
-    from.trailing_zeros() as usize
+fn next(bits: &[u64; WORDS], last: usize) -> usize {
+    let at = last / 64;
+    let behind = bits[at] & (!1_u64).checked_shl(last as u32 % 64).unwrap_or(0);
+    let words = (1..=WORDS).map(|ahead| (at + ahead) % WORDS);
+    let rest = words.map(|word| (word, bits[word]));
+    let found = core::iter::once((at, behind))
+        .chain(rest)
+        .find(|(_, word)| *word != 0);
+    found.map_or(last, |(word, bits)| word * 64 + bits.trailing_zeros() as usize)
 }
 
 impl<T, W: Waiting> Deref for Guard<'_, T, W> {
@@ -173,15 +179,22 @@ mod tests {
         start.wait();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(*LOCK.lock::<Parking>(0).0, 4 * TURNS);
-        assert_eq!(LOCK.sleepers.load(Ordering::Relaxed), 0);
+        assert!(LOCK.sleepers.iter().all(|word| word.load(Ordering::Relaxed) == 0));
     }
 
     #[test]
     fn wakes_in_turn() {
-        assert_eq!((next(0b1011, 0), next(0b1011, 1), next(0b1011, 3)), (1, 3, 0));
-        assert_eq!(
-            (next(1 << 63, 63), next(1, 63), next(1 << 63 | 1, 62)),
-            (63, 0, 63)
-        );
+        let next = |set: &[usize], last| {
+            let mut bits = [0; WORDS];
+            set.iter().for_each(|at| bits[at / 64] |= 1 << (at % 64));
+            next(&bits, last)
+        };
+        for set in [&[0, 1, 3][..], &[63], &[0, 63, 64, 255], &[5, 130], &[255]] {
+            for last in 0..MOST {
+                let following = (1..=MOST).map(|ahead| (last + ahead) % MOST);
+                let expected = following.into_iter().find(|at| set.contains(at)).unwrap();
+                assert_eq!(next(set, last), expected, "{set:?} after {last}");
+            }
+        }
     }
 }
