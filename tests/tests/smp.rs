@@ -142,6 +142,28 @@ fn guests_of_all_sizes_on_four_processors() {
     runs_guests_of_all_sizes(4);
 }
 
+/// An emulator that has no x2APIC for such a processor runs this in xAPIC mode; both must do.
+#[test]
+fn interrupts_go_by_x2apic_where_the_machine_has_it() {
+    let web = Web::serve(16 << 20);
+    let built = Appliance::gateway("smp-x2apic")
+        .in_domain("linux", "vcpus = 2")
+        .build();
+    let mut system = built.boot_machine(|machine| {
+        machine.cpus = 2;
+        machine.processor = Some("EPYC,-monitor,-nrip-save,+x2apic".into());
+    });
+    system.wait_until_up();
+    let history = system.console().history();
+    assert!(history.contains("2 processors (2 in use), local APIC in x"), "{history}");
+    let mut linux = system.guest("linux");
+    work(&mut linux, &web);
+    toggle(&mut linux, 1);
+    assert_healthy(&mut linux);
+    linux.leave();
+    system.shut_down();
+}
+
 #[test]
 fn a_driver_domain_is_replaced_while_two_processors_work() {
     let built = Appliance::gateway("smp-restart")
