@@ -155,7 +155,10 @@ fn interrupts_go_by_x2apic_where_the_machine_has_it() {
     });
     system.wait_until_up();
     let history = system.console().history();
-    assert!(history.contains("2 processors (2 in use), local APIC in x"), "{history}");
+    assert!(
+        history.contains("2 processors (2 in use), local APIC in x"),
+        "{history}"
+    );
     let mut linux = system.guest("linux");
     work(&mut linux, &web);
     toggle(&mut linux, 1);
