@@ -257,6 +257,16 @@ pub(crate) fn handle(hv: &mut Hypervisor, processor: usize, id: VcpuId, exit: Ex
         Exit::Port(access) => exits::port(hv, id, access),
         Exit::NestedFault(fault) => memory_access::nested_fault(hv, id, fault),
         Exit::FlushCaches => exits::skip(hv, id),
+        Exit::MachineCheck => {
+            platform::machine_check::report();
+            crash(
+                hv,
+                id,
+                format_args!(
+                    "the machine reported broken hardware while it ran, and its state cannot be trusted"
+                ),
+            );
+        }
         Exit::InvalidInstruction => exits::inject(hv, id, exits::INVALID_OPCODE),
         Exit::Exception { vector, error } => exits::inject(hv, id, Injection::Exception { vector, error }),
         Exit::TripleFault => crash(hv, id, format_args!("its processor shut down (triple fault)")),

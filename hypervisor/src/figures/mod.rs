@@ -127,6 +127,7 @@ pub fn reason(exit: &Exit) -> usize {
         | Exit::InvalidInstruction
         | Exit::Exception { .. }
         | Exit::TripleFault
+        | Exit::MachineCheck
         | Exit::Unexpected(_) => atoll::EXIT_OTHER,
     }
 }

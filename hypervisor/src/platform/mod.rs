@@ -12,6 +12,7 @@ pub mod interrupts;
 pub mod io_apic;
 pub mod local_apic;
 pub mod log;
+pub mod machine_check;
 pub mod mmio;
 pub mod paging;
 pub mod panic;

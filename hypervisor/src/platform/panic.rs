@@ -35,7 +35,7 @@ mod machine {
     use crate::{
         boot::layout,
         platform::{
-            cpu, descriptors, log, power, smp, time,
+            cpu, descriptors, log, machine_check, power, smp, time,
             traps::{self, Frame},
         },
     };
@@ -101,6 +101,9 @@ mod machine {
             frame.error,
             frame.rip
         );
+        if vector == traps::MACHINE_CHECK {
+            machine_check::report();
+        }
         if matches!(vector, traps::PAGE_FAULT | traps::DOUBLE_FAULT) {
             let address: u64;
             // SAFETY: reads a register.

@@ -37,7 +37,7 @@ pub(crate) fn deliver(hv: &mut Hypervisor, id: VcpuId) -> Option<u64> {
     }
     // A vCPU with a vector of its own has no use for the domain's.
     let mut direct = direct.filter(|_| vcpu.upcall_vector.is_none());
-    if vcpu.non_maskable && !vcpu.processor.injection_pending() {
+    if vcpu.non_maskable && vcpu.processor.takes_non_maskable(&vcpu.registers) {
         vcpu.non_maskable = false;
         vcpu.processor.inject(Injection::NonMaskableInterrupt);
         vcpu.counts.injected += 1;
@@ -55,7 +55,8 @@ pub(crate) fn deliver(hv: &mut Hypervisor, id: VcpuId) -> Option<u64> {
     let more = direct.is_some() || vcpu.machine.apic.pending_vector().is_some() || vcpu.non_maskable;
     let shadow = vcpu.processor.in_interrupt_shadow(&vcpu.registers);
     vcpu.processor.request_interrupt_window(more && !shadow);
-    (more && shadow).then(|| time::now() + SHADOW)
+    let ends = vcpu.non_maskable && vcpu.processor.ends_non_maskable(&vcpu.registers);
+    (ends || more && shadow).then(|| time::now() + SHADOW)
 }
 
 /// Whether something waits that would interrupt the vCPU right now, if it were to sleep with interrupts enabled.

@@ -16,13 +16,13 @@ use x86_64::registers::{
     model_specific::Msr,
 };
 
-/// x87, SSE, AVX and the three parts of AVX-512.
-const KNOWN: u64 = 0xe7;
+/// x87, SSE, AVX, the three parts of AVX-512, and the rights of protection keys (PKRU).
+const KNOWN: u64 = 0x2e7;
 const X87: u64 = 1 << 0;
 const SSE: u64 = 1 << 1;
 const AVX: u64 = 1 << 2;
 const AVX512: u64 = 0b111 << 5;
-/// More than the parts of [`KNOWN`] take in the standard format (2688 bytes).
+/// More than the parts of [`KNOWN`] take in the standard format (2696 bytes).
 const AREA: usize = 4096;
 const PREDICTION_COMMAND: u32 = 0x49;
 
@@ -189,6 +189,9 @@ mod tests {
             (5, false),
             (0, false),
             (0xe7, true),
+            (0x201, true),
+            (0x2e7, true),
+            (0x2000_0001, false),
             (0x67, false),
             (0x11, false),
         ] {

@@ -47,7 +47,7 @@ pub enum Exit {
     Interrupt,
     /// A non-maskable interrupt arrived.
     NonMaskableInterrupt,
-    /// The guest can take an interrupt now ([`VirtualCpu::request_interrupt_window`]).
+    /// The guest can take an interrupt now ([`VirtualCpu::request_interrupt_window`]), or is about to end a non-maskable one.
     InterruptWindow,
     /// CPUID; answer in the registers, then [`VirtualCpu::skip_instruction`].
     Cpuid,
@@ -74,6 +74,8 @@ pub enum Exit {
         /// Error code, where the exception has one.
         error: Option<u32>,
     },
+    /// The machine reports broken hardware.
+    MachineCheck,
     /// WBINVD or INVD; nothing is to be done, since the caches are coherent.
     FlushCaches,
     /// The guest shut its processor down.
@@ -154,6 +156,10 @@ pub trait VirtualCpu: Send {
     fn in_interrupt_shadow(&self, registers: &Registers) -> bool;
     /// Whether an event is queued (ours, or one that an exit interrupted and that must be delivered again).
     fn injection_pending(&self) -> bool;
+    /// Whether a non-maskable interrupt could be taken now: nothing is queued, and the last one is over.
+    fn takes_non_maskable(&self, registers: &Registers) -> bool;
+    /// Whether the guest stands at the IRET that ends a non-maskable interrupt. Nothing tells when it is behind it, so the caller looks again soon.
+    fn ends_non_maskable(&self, registers: &Registers) -> bool;
     /// Queues an event for the next entry; one at a time (see `injection_pending`).
     fn inject(&mut self, event: Injection);
     /// Exit with [`Exit::InterruptWindow`] as soon as the guest can take an interrupt.

@@ -8,6 +8,7 @@ use crate::{
 
 const GENERAL_PROTECTION: u8 = 13;
 const ALIGNMENT_CHECK: u8 = 17;
+const MACHINE_CHECK: u8 = 18;
 
 /// Why the guest left.
 pub fn decode(control: &Control, registers: &Registers) -> Exit {
@@ -17,7 +18,7 @@ pub fn decode(control: &Control, registers: &Registers) -> Exit {
     match control.exit_code & 0xffff_ffff {
         exit_code::INTERRUPT | exit_code::INIT => Exit::Interrupt,
         exit_code::NON_MASKABLE => Exit::NonMaskableInterrupt,
-        exit_code::VIRTUAL_INTERRUPT => Exit::InterruptWindow,
+        exit_code::VIRTUAL_INTERRUPT | exit_code::IRET => Exit::InterruptWindow,
         exit_code::CPUID => Exit::Cpuid,
         exit_code::HLT => Exit::Halt,
         exit_code::VMMCALL => Exit::Hypercall,
@@ -42,7 +43,8 @@ pub fn decode(control: &Control, registers: &Registers) -> Exit {
         | exit_code::VMLOAD..=exit_code::SKINIT
         | exit_code::MONITOR..=exit_code::MWAIT_CONDITIONAL
         | exit_code::RDPRU => Exit::InvalidInstruction,
-        code @ exit_code::EXCEPTION..=exit_code::EXCEPTION_LAST if code != exit_code::EXCEPTION + 18 => {
+        code if code == exit_code::EXCEPTION + u64::from(MACHINE_CHECK) => Exit::MachineCheck,
+        code @ exit_code::EXCEPTION..=exit_code::EXCEPTION_LAST => {
             let vector = (code - exit_code::EXCEPTION) as u8;
             Exit::Exception {
                 vector,
@@ -149,7 +151,7 @@ mod tests {
                 error: Some(0)
             }
         );
-        assert_eq!(exit(0x40 + 18, 0, 0), Exit::Unexpected(0x52));
+        assert_eq!(exit(0x40 + 18, 0, 0), Exit::MachineCheck);
         assert_eq!(exit(0xffff_ffff, 0, 0), Exit::Unexpected(0xffff_ffff));
         assert_eq!(exit(u64::MAX, 0, 0), Exit::Unexpected(0xffff_ffff));
     }

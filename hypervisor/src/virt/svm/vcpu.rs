@@ -53,7 +53,20 @@ pub(super) struct SvmVcpu {
     /// Where the guest stood in an interrupt shadow at the last exit. TCG does not restore the shadow at VMRUN, so as long as the guest stands there
     /// it counts as in it.
     shadow_at: Option<u64>,
+    non_maskable: NonMaskable,
     tsc_aux: u64,
+}
+
+/// Where a guest is with a non-maskable interrupt, during which no other may come (APM vol. 2, 15.20 and 8.2.3): the processor does not tell, so we look
+/// for the IRET.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NonMaskable {
+    /// None is in service.
+    Open,
+    /// One is; IRET is intercepted.
+    InService,
+    /// The guest stands at the IRET here, which is no longer intercepted.
+    Ends(u64),
 }
 
 // SAFETY: the VMCB is this vCPU's alone, wherever it is; what it has of a processor (its ASID) says of which.
@@ -75,6 +88,7 @@ impl SvmVcpu {
             asid: Asid::default(),
             renew_asid: false,
             shadow_at: None,
+            non_maskable: NonMaskable::Open,
             tsc_aux: 0,
         };
         this.prepare();
@@ -153,7 +167,29 @@ impl SvmVcpu {
         ) = (0, 0, 0, 0, 0);
         (save.sysenter_cs, save.sysenter_eip, save.sysenter_esp) = (0, 0, 0);
         self.shadow_at = None;
+        self.set_non_maskable(NonMaskable::Open);
         self.renew_asid = true;
+    }
+
+    fn set_non_maskable(&mut self, state: NonMaskable) {
+        self.non_maskable = state;
+        let intercepts = &mut self.vmcb_mut().control.intercept[0];
+        if state == NonMaskable::InService {
+            *intercepts |= intercept::IRET as u32;
+        } else {
+            *intercepts &= !(intercept::IRET as u32);
+        }
+    }
+
+    /// What an exit says about a non-maskable interrupt in service.
+    fn note_return(&mut self, code: u64, rip: u64) {
+        match self.non_maskable {
+            NonMaskable::InService if code == exit_code::IRET => {
+                self.set_non_maskable(NonMaskable::Ends(rip))
+            }
+            NonMaskable::Ends(at) if at != rip => self.set_non_maskable(NonMaskable::Open),
+            _ => {}
+        }
     }
 
     fn in_shadow(&self, registers: &Registers) -> bool {
@@ -193,7 +229,8 @@ impl VirtualCpu for SvmVcpu {
         (registers.rip, registers.rflags) = (vmcb.save.rip, vmcb.save.rflags);
         vmcb.control.event_injection = exit::event_to_repeat(vmcb.control.exit_interrupt_info);
         let exit = exit::decode(&vmcb.control, registers);
-        let shadow = vmcb.control.interrupt_shadow & 1 != 0;
+        let (shadow, code) = (vmcb.control.interrupt_shadow & 1 != 0, vmcb.control.exit_code);
+        self.note_return(code, registers.rip);
         if shadow {
             self.shadow_at = Some(registers.rip);
         } else if self.shadow_at != Some(registers.rip) {
@@ -225,8 +262,19 @@ impl VirtualCpu for SvmVcpu {
         self.vmcb().control.event_injection & vmcb::event::VALID != 0
     }
 
+    fn takes_non_maskable(&self, _: &Registers) -> bool {
+        self.non_maskable == NonMaskable::Open && !self.injection_pending()
+    }
+
+    fn ends_non_maskable(&self, registers: &Registers) -> bool {
+        self.non_maskable == NonMaskable::Ends(registers.rip)
+    }
+
     fn inject(&mut self, event: Injection) {
         use vmcb::event;
+        if event == Injection::NonMaskableInterrupt {
+            self.set_non_maskable(NonMaskable::InService);
+        }
         self.vmcb_mut().control.event_injection = event::VALID
             | match event {
                 Injection::Interrupt(vector) => event::INTERRUPT | u64::from(vector),

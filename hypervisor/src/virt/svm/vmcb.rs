@@ -173,6 +173,8 @@ pub mod intercept {
     pub const VIRTUAL_INTERRUPT: u64 = 1 << 4;
     pub const RDPMC: u64 = 1 << 15;
     pub const CPUID: u64 = 1 << 18;
+    /// Only while a non-maskable interrupt is in service.
+    pub const IRET: u64 = 1 << 20;
     pub const INVD: u64 = 1 << 22;
     pub const HLT: u64 = 1 << 24;
     pub const INVLPGA: u64 = 1 << 26;
@@ -249,6 +251,7 @@ pub mod exit_code {
     pub const VIRTUAL_INTERRUPT: u64 = 0x64;
     pub const RDPMC: u64 = 0x6f;
     pub const CPUID: u64 = 0x72;
+    pub const IRET: u64 = 0x74;
     pub const INVD: u64 = 0x76;
     pub const HLT: u64 = 0x78;
     pub const INVLPGA: u64 = 0x7a;

@@ -12,22 +12,25 @@ use spin::Mutex;
 fn vcpu(ports: &[(u16, u16)]) -> (DirectMap, FrameAllocator, Box<dyn VirtualCpu>) {
     let memory = DirectMap::fake(16);
     let mut frames = FrameAllocator::new(&[(Frame(0), 16)]);
+    let svm = Svm { shared: shared() };
+    let vcpu = svm.create(&memory, &mut frames, ports).unwrap();
+    (memory, frames, vcpu)
+}
+
+/// What all vCPUs of it share.
+fn shared() -> Arc<Shared> {
     let processor = Processor {
         save_area: MachineAddress(0),
         host: MachineAddress(0),
         asids: Asids::new(0, 16, false),
         tsc_aux: u64::MAX,
     };
-    let svm = Svm {
-        shared: Arc::new(Shared {
-            port_map: MachineAddress(0x1000),
-            msr_map: MachineAddress(0x2000),
-            tsc_scaling: false,
-            processors: vec![Mutex::new(processor)],
-        }),
-    };
-    let vcpu = svm.create(&memory, &mut frames, ports).unwrap();
-    (memory, frames, vcpu)
+    Arc::new(Shared {
+        port_map: MachineAddress(0x1000),
+        msr_map: MachineAddress(0x2000),
+        tsc_scaling: false,
+        processors: vec![Mutex::new(processor)],
+    })
 }
 
 #[test]
@@ -126,4 +129,28 @@ fn gives_back_what_it_took() {
     assert_eq!(frames.free_pages(), 12);
     vcpu.release(&mut frames);
     assert_eq!(frames.free_pages(), 16);
+}
+
+#[test]
+fn a_non_maskable_interrupt_waits_for_the_end_of_the_last() {
+    let memory = DirectMap::fake(1);
+    let page = NonNull::new(memory.pointer(MachineAddress(0), 4096).cast::<Vmcb>()).unwrap();
+    let mut vcpu = SvmVcpu::new(shared(), Frame(0), page, None);
+    let at = |rip| Registers {
+        rip,
+        ..Registers::default()
+    };
+    assert!(vcpu.takes_non_maskable(&at(1)));
+    vcpu.inject(Injection::NonMaskableInterrupt);
+    vcpu.vmcb_mut().control.event_injection = 0;
+    let intercepted = |vcpu: &SvmVcpu| vcpu.vmcb().control.intercept[0] & intercept::IRET as u32 != 0;
+    assert!(!vcpu.takes_non_maskable(&at(1)) && intercepted(&vcpu));
+    vcpu.note_return(exit_code::CPUID, 5);
+    assert!(!vcpu.takes_non_maskable(&at(5)) && !vcpu.ends_non_maskable(&at(5)));
+    vcpu.note_return(exit_code::IRET, 9);
+    assert!(!vcpu.takes_non_maskable(&at(9)) && vcpu.ends_non_maskable(&at(9)) && !intercepted(&vcpu));
+    vcpu.note_return(exit_code::INTERRUPT, 9);
+    assert!(!vcpu.takes_non_maskable(&at(9)));
+    vcpu.note_return(exit_code::INTERRUPT, 1);
+    assert!(vcpu.takes_non_maskable(&at(1)) && !vcpu.ends_non_maskable(&at(1)));
 }
