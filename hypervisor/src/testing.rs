@@ -73,12 +73,6 @@ impl VirtualCpu for FakeCpu {
     fn injection_pending(&self) -> bool {
         self.injected.is_some()
     }
-    fn takes_non_maskable(&self, _: &Registers) -> bool {
-        self.injected.is_none()
-    }
-    fn ends_non_maskable(&self, _: &Registers) -> bool {
-        false
-    }
     fn inject(&mut self, event: Injection) {
         self.injected = Some(event);
     }

@@ -26,9 +26,6 @@ impl VirtualCpu for Away {
     fn takes_non_maskable(&self, _: &Registers) -> bool {
         false
     }
-    fn ends_non_maskable(&self, _: &Registers) -> bool {
-        false
-    }
     fn inject(&mut self, _: Injection) {}
     fn request_interrupt_window(&mut self, _: bool) {}
     fn task_priority(&self) -> u8 {

@@ -157,9 +157,13 @@ pub trait VirtualCpu: Send {
     /// Whether an event is queued (ours, or one that an exit interrupted and that must be delivered again).
     fn injection_pending(&self) -> bool;
     /// Whether a non-maskable interrupt could be taken now: nothing is queued, and the last one is over.
-    fn takes_non_maskable(&self, registers: &Registers) -> bool;
+    fn takes_non_maskable(&self, _registers: &Registers) -> bool {
+        !self.injection_pending()
+    }
     /// Whether the guest stands at the IRET that ends a non-maskable interrupt. Nothing tells when it is behind it, so the caller looks again soon.
-    fn ends_non_maskable(&self, registers: &Registers) -> bool;
+    fn ends_non_maskable(&self, _registers: &Registers) -> bool {
+        false
+    }
     /// Queues an event for the next entry; one at a time (see `injection_pending`).
     fn inject(&mut self, event: Injection);
     /// Exit with [`Exit::InterruptWindow`] as soon as the guest can take an interrupt.
