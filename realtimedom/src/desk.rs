@@ -22,11 +22,8 @@ const PUBLISH: Duration = Duration::from_secs(1);
 const SPIN: Duration = Duration::from_secs(2);
 const HELP: &str = "h: histograms, r: reset, f: figures, ?: this";
 
-/// The two nodes below the domain's home.
-const NODES: [(Which, &str); 2] = [
-    (Which::Wake, "data/latency"),
-    (Which::Interrupt, "data/interrupt-latency"),
-];
+/// The nodes below the domain's home.
+const NODES: [&str; 3] = ["data/latency", "data/interrupt-latency", "data/turns"];
 
 /// What is to be done in the slack.
 pub struct Desk<C> {
@@ -142,11 +139,14 @@ impl<C: Read + ReadReady + Write + WriteReady> Desk<C> {
     }
 
     fn publish(&mut self, figures: &Figures) {
-        let Some((which, path)) = NODES.get(NODES.len() - self.unpublished) else {
-            self.unpublished = 0;
-            return;
+        let index = NODES.len() - self.unpublished;
+        let path = NODES[index];
+        let value = match index {
+            0 => figures.node(Which::Wake),
+            1 => figures.node(Which::Interrupt),
+            _ => figures.turns(),
         };
-        match self.store.post(path, figures.node(*which).as_bytes()) {
+        match self.store.post(path, value.as_bytes()) {
             Ok(true) => self.unpublished -= 1,
             // The server is slow or away: the next second's figures are better than these.
             Ok(false) => self.unpublished = 0,
@@ -284,6 +284,7 @@ mod tests {
         assert!(node.starts_with("2 5000 "), "{node}");
         let other = store.get("/local/domain/5/data/interrupt-latency");
         assert!(other.starts_with("1 7000 "), "{other}");
+        assert_eq!(store.get("/local/domain/5/data/turns"), "2 0 90000 0 0");
         let shown = console.shown();
         assert_eq!(shown.lines().count(), 1, "{shown}");
         assert!(shown.starts_with("5 s: 2 turns, 0 missed;"), "{shown}");

@@ -1,9 +1,11 @@
 //! What was measured, and its text.
 
-use alloc::string::String;
+use alloc::{format, string::String};
 use core::fmt::{self, Write};
 
-use crate::histogram::{Histogram, Summary};
+use xen_abi::atoll::WAIT_BUCKETS;
+
+use crate::histogram::Histogram;
 
 /// Latencies and counts since the start, or since they were last forgotten.
 #[derive(Clone, Debug, Default)]
@@ -45,31 +47,38 @@ impl Figures {
         }
     }
 
-    /// A histogram as `data/latency` and `data/interrupt-latency` have it: seven numbers, then how many values are in each octave that has any.
+    /// A histogram as `data/latency` and `data/interrupt-latency` have it: five numbers and 24 buckets.
     pub fn node(&self, which: Which) -> String {
         let histogram = self.histogram(which);
-        let missed = match which {
-            Which::Wake => self.missed,
-            Which::Interrupt => self.unannounced,
-        };
-        let Summary {
-            count,
-            least,
-            median,
-            p99,
-            p999,
-            most,
-        } = histogram.summary();
+        let summary = histogram.summary();
         let mut text = String::with_capacity(256);
         // Writing to a string does not fail.
-        let _ = write!(text, "{count} {least} {median} {p99} {p999} {most} {missed}");
-        for octave in 0..Histogram::OCTAVES {
-            let count = histogram.octave(octave);
-            if count > 0 {
-                let _ = write!(text, " {}:{count}", 1u64 << octave);
-            }
+        let _ = write!(
+            text,
+            "{} {} {} {} {}",
+            summary.count, summary.least, summary.median, summary.p99, summary.most
+        );
+        for bucket in 0..WAIT_BUCKETS as u32 {
+            let first = if bucket == 0 { 0 } else { bucket + 7 };
+            let last = if bucket as usize + 1 == WAIT_BUCKETS {
+                Histogram::OCTAVES - 1
+            } else {
+                bucket + 7
+            };
+            let count: u64 = (first..=last).map(|octave| histogram.octave(octave)).sum();
+            let _ = write!(text, " {count}");
         }
         text
+    }
+
+    /// What the histograms do not say, as `data/turns` has it: turns, deadlines that had none, the lateness that 999 of 1000 do not exceed, turns without an
+    /// input, and turns whose frame the card has not announced.
+    pub fn turns(&self) -> String {
+        let wake = self.wake.summary();
+        format!(
+            "{} {} {} {} {}",
+            wake.count, self.missed, wake.p999, self.silent, self.unannounced
+        )
     }
 }
 
@@ -121,25 +130,46 @@ impl fmt::Display for Short {
 mod tests {
     use super::*;
     use core::time::Duration;
+    use xen_abi::atoll::wait_bucket;
 
     #[test]
     fn text_says_what_was_measured() {
         let mut figures = Figures::default();
-        assert_eq!(figures.node(Which::Wake), "0 0 0 0 0 0 0");
+        let empty = figures.node(Which::Wake);
+        assert_eq!(empty.split(' ').count(), 5 + 24);
+        assert!(empty.split(' ').all(|number| number == "0"), "{empty}");
         for nanoseconds in [700, 5_000, 5_100, 1_250_000] {
             figures.wake.record(Duration::from_nanos(nanoseconds));
         }
         figures.missed = 1;
         let node = figures.node(Which::Wake);
         assert!(node.starts_with("4 700 "), "{node}");
-        assert!(node.ends_with(" 1250000 1 512:1 4096:2 1048576:1"), "{node}");
+        let numbers: Vec<u64> = node.split(' ').map(|number| number.parse().unwrap()).collect();
+        assert_eq!(numbers[4], 1_250_000);
+        for (index, count) in numbers[5..].iter().enumerate() {
+            let wanted = [700, 5_000, 5_100, 1_250_000]
+                .iter()
+                .filter(|value| wait_bucket(**value) == index)
+                .count();
+            assert_eq!(*count, wanted as u64, "bucket {index} of {node}");
+        }
+        figures.wake.record(Duration::from_secs(100));
+        assert!(
+            figures.node(Which::Wake).ends_with(" 1"),
+            "the last one has all that is longer"
+        );
+        figures.reset();
+        assert_eq!(figures.turns(), "0 0 0 0 0");
+        for nanoseconds in [700, 5_000, 5_100, 1_250_000] {
+            figures.wake.record(Duration::from_nanos(nanoseconds));
+        }
+        figures.missed = 1;
+        assert_eq!(figures.turns(), "4 1 1250000 0 0");
         let line = figures.to_string();
         assert!(
             line.starts_with("4 turns, 1 missed; late by least 700ns median 5.11us"),
             "{line}"
         );
         assert!(line.contains("most 1.25ms;"), "{line}");
-        figures.reset();
-        assert_eq!(figures.node(Which::Wake), "0 0 0 0 0 0 0");
     }
 }

@@ -62,14 +62,16 @@ impl Histogram {
         *self = Self::default();
     }
 
-    /// What it comes down to. One pass over the buckets.
+    /// What it comes down to. One pass over the buckets between the least and the most.
     pub fn summary(&self) -> Summary {
         if self.count == 0 {
             return Summary::default();
         }
         let mut quantiles = [(1, 2, 0), (99, 100, 0), (999, 1000, 0)];
         let mut seen = 0u64;
-        for (index, &count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let (first, last) = (place(self.least), place(self.most));
+        let buckets = self.counts.iter().enumerate().take(last + 1).skip(first);
+        for (index, &count) in buckets.filter(|(_, count)| **count > 0) {
             let before = seen;
             seen = seen.saturating_add(count);
             for (part, whole, value) in &mut quantiles {
@@ -93,6 +95,9 @@ impl Histogram {
 
     /// How many values are at least `2^octave` and below twice that. The first octave (0) has zero too, and the last one all that is greater.
     pub fn octave(&self, octave: u32) -> u64 {
+        if self.count == 0 || (octave + 1 < Self::OCTAVES && self.least >> (octave + 1) > 0) {
+            return 0;
+        }
         let first = if octave == 0 { 0 } else { place(1 << octave) };
         let behind = if octave + 1 < Self::OCTAVES {
             place(1 << (octave + 1))
