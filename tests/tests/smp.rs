@@ -145,7 +145,7 @@ fn guests_of_all_sizes_on_four_processors() {
 /// An emulator that has no x2APIC for such a processor runs this in xAPIC mode; both must do.
 #[test]
 fn interrupts_go_by_x2apic_where_the_machine_has_it() {
-    let web = Web::serve(16 << 20);
+    let web = Web::serve(4 << 20);
     let built = Appliance::gateway("smp-x2apic")
         .in_domain("linux", "vcpus = 2")
         .build();
@@ -160,8 +160,8 @@ fn interrupts_go_by_x2apic_where_the_machine_has_it() {
         "{history}"
     );
     let mut linux = system.guest("linux");
-    work(&mut linux, &web);
-    toggle(&mut linux, 1);
+    start_work(&mut linux, &web);
+    finish_work(&mut linux);
     assert_healthy(&mut linux);
     linux.leave();
     system.shut_down();
