@@ -12,6 +12,7 @@
 
 mod budget;
 mod class;
+mod members;
 mod place;
 pub mod placement;
 mod processor;
@@ -25,6 +26,7 @@ use alloc::{
 
 use crate::domain::{DomainId, VcpuId};
 use budget::{Budget, Cap};
+use members::Members;
 use processor::Current;
 use shared::Group;
 
@@ -60,7 +62,7 @@ pub struct Picked {
 pub struct Scheduler {
     processors: Vec<Processor>,
     domains: BTreeMap<DomainId, Entry>,
-    members: BTreeMap<VcpuId, Member>,
+    members: Members,
     /// Realtime and interactive ones that wait: the highest rank first, among equals who came first.
     urgent: Vec<VcpuId>,
     groups: Vec<Group>,
@@ -114,7 +116,7 @@ impl Scheduler {
                 .map(|_| Processor::new())
                 .collect(),
             domains: BTreeMap::new(),
-            members: BTreeMap::new(),
+            members: Members::default(),
             urgent: Vec::new(),
             groups: Vec::new(),
             throttled: BTreeSet::new(),

@@ -10,9 +10,9 @@
 //! - Vcpus that are pinned to a crowded processor fall behind those that are not. Within a group that never happens, since every member may run wherever the
 //!   others may; so whole groups are moved together, which changes nothing among their members, when one is ahead by more than [`MOST_LEAD`].
 
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::vec::Vec;
 
-use super::{Class, Member, set::ProcessorSet};
+use super::{Class, Member, Members, set::ProcessorSet};
 use crate::domain::VcpuId;
 
 /// Virtual nanoseconds by which a group may be ahead of another.
@@ -86,7 +86,7 @@ pub(super) fn join(groups: &mut [Group], index: usize) -> i64 {
 }
 
 /// A member of a group was picked at this age. Groups that are too far ahead are brought nearer, with all their members.
-pub(super) fn picked(groups: &mut [Group], members: &mut BTreeMap<VcpuId, Member>, index: usize, age: i64) {
+pub(super) fn picked(groups: &mut [Group], members: &mut Members, index: usize, age: i64) {
     let group = &mut groups[index];
     group.clock = group.clock.max(age);
     let clock = group.clock;
