@@ -51,10 +51,13 @@ pub struct Appliance {
 impl Appliance {
     /// The default appliance. `name` tells this test's image from those of others.
     pub fn gateway(name: &str) -> Self {
-        let path = workspace()
-            .source("gateway")
-            .expect("the default appliance is there");
-        let text = fs::read_to_string(path).expect("the default appliance can be read");
+        Self::of("gateway", name)
+    }
+
+    /// The appliance of the folder `appliances/source`.
+    pub fn of(source: &str, name: &str) -> Self {
+        let path = workspace().source(source).expect("the appliance is there");
+        let text = fs::read_to_string(path).expect("the appliance can be read");
         Self {
             name: format!("test-{name}"),
             text,

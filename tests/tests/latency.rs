@@ -1,0 +1,190 @@
+//! How late a real-time loop wakes up beside a Linux that is busy with processor, disk and network; and how late the same loop wakes up in that Linux.
+//!
+//! Time is counted in instructions of the emulated machine, so every run is like the other, and a busy host changes nothing. Nobody types
+//! anything before the measurement is over, and nothing comes in from outside.
+
+use tests::{Appliance, Built, System, seconds, system::PROMPT};
+
+/// Turns of the loop in Linux, and milliseconds.
+fn turns() -> u64 {
+    let given = std::env::var("ATOLL_TURNS").ok();
+    given.and_then(|text| text.parse().ok()).unwrap_or(10_000)
+}
+
+/// The guest that sends what the other one receives.
+const PEER: &str = r#"
+[[domain]]
+name = "peer"
+kind = "linux"
+kernel = "debian:linux-image-cloud-amd64"
+command-line = "console=hvc0 quiet hostname=peer"
+memory = "128M"
+
+[[domain.network]]
+backend = "netdom"
+"#;
+
+/// What goes into both guests besides.
+fn files() -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/guest");
+    format!(
+        "packages = [\"libnuma1\"]\nfiles = {{ \"/etc/inittab\" = \"{folder}/latency.inittab\", \"/usr/bin/latency\" = \"{folder}/latency\", \"/usr/bin/cyclictest\" = \"debian:rt-tests:/usr/bin/cyclictest\" }}\n"
+    )
+}
+
+/// What both loops found.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    /// The line of the real-time domain, since its start.
+    realtime: String,
+    /// Its histograms.
+    histograms: String,
+    /// Linux's: microseconds, and how often.
+    linux: Vec<(u64, u64)>,
+    /// What Linux was busy with meanwhile: bytes received, sectors read and written.
+    load: [u64; 3],
+}
+
+impl Found {
+    /// Microseconds that a part of Linux's turns does not exceed.
+    fn linux(&self, part: u64, whole: u64) -> u64 {
+        let all: u64 = self.linux.iter().map(|(_, count)| count).sum();
+        let wanted = (all * part).div_ceil(whole);
+        let mut seen = 0;
+        let found = self.linux.iter().find(|(_, count)| {
+            seen += count;
+            seen >= wanted
+        });
+        found.expect("it has turns").0
+    }
+
+    /// The number before a word of the real-time domain's line.
+    fn count(&self, word: &str) -> u64 {
+        let before = self.realtime.split(word).next().expect("there is a part");
+        let number = before.split_whitespace().last().expect(word);
+        number.parse().expect("it is a number")
+    }
+
+    /// The worst case of the real-time domain, in nanoseconds.
+    fn worst(&self) -> u64 {
+        let (_, behind) = self.realtime.split_once(" most ").expect("it has one");
+        nanoseconds(behind.split(';').next().expect("there is a part"))
+    }
+}
+
+/// A length of time as the real-time domain writes it.
+fn nanoseconds(text: &str) -> u64 {
+    let digits = text.trim_end_matches(char::is_alphabetic);
+    let unit = match &text[digits.len()..] {
+        "ns" => 1.0,
+        "us" => 1e3,
+        "ms" => 1e6,
+        unit => panic!("{text}: what is {unit}?"),
+    };
+    (digits.parse::<f64>().expect("it is a number") * unit).round() as u64
+}
+
+/// The appliance with both guests; `replace` makes the variant.
+fn appliance(name: &str) -> Appliance {
+    let built = Appliance::of("realtime", name)
+        .replace(
+            "quiet atoll.data=/dev/xvda\"",
+            &format!("quiet atoll.data=/dev/xvda LOOPS={}\"", turns()),
+        )
+        .in_domain("linux", &files())
+        .with(PEER)
+        .in_domain("peer", &files())
+        .replace("address = \"dhcp\"", "address = \"10.77.0.9/24\"");
+    let log = turns() / 1000 + 37;
+    built.replace(
+        "loopback = \"true\"",
+        &format!("loopback = \"true\"\nlog = \"{log}s\"\nreport = \"{log}s\""),
+    )
+}
+
+/// Waits until all is over, then asks both.
+fn measure(mut system: System) -> Found {
+    const END: &str = "turns without an input";
+    system.wait_until_up();
+    let line = system.console().expect(END, seconds(1100));
+    let realtime = line.rsplit("realtime: ").next().unwrap_or_default().to_string();
+    system.type_line("console linux");
+    let shown = system.console().expect("linux done", seconds(120));
+    system.console().send("\x1d");
+    system.console().expect(PROMPT, seconds(60));
+    system.type_line("console realtime");
+    system.console().send("h");
+    system.console().expect("from the deadline", seconds(120));
+    let histograms = system.console().expect(END, seconds(120));
+    let lines = |head: &'static str| shown.lines().filter_map(move |line| line.strip_prefix(head));
+    let pairs = lines("linux latency ").filter_map(|line| {
+        let (late, count) = line.trim().split_once(' ')?;
+        Some((late.parse().ok()?, count.parse().ok()?))
+    });
+    let load = lines("linux load ").next().unwrap_or_else(|| panic!("{shown}"));
+    let mut load = load.split_whitespace().map(|number| number.parse().unwrap());
+    Found {
+        realtime,
+        histograms,
+        linux: pairs.collect(),
+        load: std::array::from_fn(|_| load.next().unwrap()),
+    }
+}
+
+fn check(name: &str, found: &Found) {
+    let [received, read, written] = found.load;
+    println!("{name}, realtime: {}", found.realtime);
+    println!("{}", found.histograms);
+    println!(
+        "{name}, the loop in Linux: {} turns; late by median {}us 99% {}us 99.9% {}us most {}us",
+        found.linux.iter().map(|(_, count)| count).sum::<u64>(),
+        found.linux(1, 2),
+        found.linux(99, 100),
+        found.linux(999, 1000),
+        found.linux(1, 1)
+    );
+    println!("{name}, meanwhile {received} bytes received, {read} sectors read, {written} written");
+    assert!(
+        received > 1 << 20 && read > 1 << 11 && written > 1 << 11,
+        "Linux was not busy"
+    );
+    assert!(found.count(" turns, ") >= turns(), "it began too late");
+    assert_eq!(found.count(" missed;"), 0, "deadlines had no turn");
+    let (worst, linux) = (found.worst(), 1000 * found.linux(1, 1));
+    assert!(10 * worst <= linux, "{worst} ns against {linux} ns");
+}
+
+/// The loop has a processor; everything else shares the other one.
+#[test]
+#[ignore = "measures, for minutes: cargo test -p tests --test latency -- --ignored"]
+fn on_a_processor_of_its_own() {
+    let built = appliance("latency-exclusive").build();
+    check("exclusive", &measure(boot(&built, 2)));
+}
+
+/// One processor for everybody.
+#[test]
+#[ignore = "measures, for minutes: cargo test -p tests --test latency -- --ignored"]
+fn on_the_processor_of_everybody() {
+    let built = appliance("latency-shared")
+        .replace("cpus = [1]\nexclusive = true\n", "")
+        .build();
+    check("shared", &measure(boot(&built, 1)));
+}
+
+#[test]
+#[ignore = "measures, for minutes: cargo test -p tests --test latency -- --ignored"]
+fn every_run_is_like_the_other() {
+    let built = appliance("latency-again").build();
+    let first = measure(boot(&built, 2));
+    assert_eq!(first.realtime, measure(boot(&built, 2)).realtime);
+}
+
+fn boot(built: &Built, cpus: u32) -> System {
+    built.boot_machine(|machine| {
+        machine.cpus = cpus;
+        machine.counted = true;
+        machine.turns = (cpus > 1).then_some(20);
+        machine.nic = None;
+    })
+}
