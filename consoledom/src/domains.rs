@@ -142,6 +142,8 @@ impl Domains {
                 name: atoll::name(info).into(),
                 state: state(info.state),
                 memory_pages: info.memory_pages,
+                target_pages: info.target_pages,
+                overhead_pages: info.overhead_pages,
                 vcpus: info.vcpus,
                 cpu_time: info.cpu_time,
                 exits: info.exits,

@@ -77,6 +77,7 @@ impl Operations for Machine {
             free_pages: info.free_pages,
             hypervisor_pages: info.hypervisor_pages,
             bundle_pages: info.bundle_pages,
+            held_pages: info.held_pages,
             uptime: info.uptime,
             first_guest: info.first_guest,
         }

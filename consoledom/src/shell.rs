@@ -17,6 +17,8 @@ dmesg           the log of the hypervisor and of the driver domains
 restart NAME    take a domain down and build it anew
 vcpus NAME COUNT
                 have a guest run on so many of its vCPUs
+memory NAME SIZE
+                have a guest give memory back, or take more, as in memory linux 128M
 shutdown        shut the guests down, then power off
 reboot          shut the guests down, then start the machine again
 help            this text
@@ -93,6 +95,13 @@ pub fn parse(line: &str) -> Result<Command, Error> {
             };
             ("vcpus", Command::Control(format!("vcpus {name} {count}")))
         }
+        "memory" => {
+            let (name, size) = (name("memory"), words.next());
+            let (Ok(name), Some(size)) = (name, size) else {
+                return Err(Error::Usage("memory NAME SIZE, such as memory linux 128M"));
+            };
+            ("memory", Command::Control(format!("memory {name} {size}")))
+        }
         other => return Err(Error::Unknown(other.into())),
     };
     match words.next() {
@@ -112,6 +121,10 @@ pub struct DomainStatus {
     pub state: &'static str,
     /// Memory that it owns, in 4 KiB pages.
     pub memory_pages: u64,
+    /// Memory that it is to have.
+    pub target_pages: u64,
+    /// What the hypervisor holds for it beside.
+    pub overhead_pages: u64,
     /// Its number of vCPUs.
     pub vcpus: u32,
     /// Nanoseconds that they have run.
@@ -133,6 +146,8 @@ pub struct MachineStatus {
     pub hypervisor_pages: u64,
     /// Pages of the boot bundle.
     pub bundle_pages: u64,
+    /// Pages of domains that are gone, which others still have mapped.
+    pub held_pages: u64,
     /// Nanoseconds since power-on.
     pub uptime: u64,
     /// Nanoseconds from the hypervisor's first instruction to the first guest's.
@@ -145,25 +160,30 @@ pub fn list(domains: &[DomainStatus], machine: &MachineStatus) -> String {
     // Writing to a String does not fail.
     let _ = writeln!(
         text,
-        "{:>3}  {:<16} {:<9} {:>10} {:>5} {:>10} {:>12} {:>6}",
-        "ID", "NAME", "STATE", "MEMORY KiB", "VCPUS", "TIME s", "EXITS", "BUILT"
+        "{:>3}  {:<16} {:<9} {:>10} {:>10} {:>8} {:>5} {:>10} {:>12} {:>5}",
+        "ID", "NAME", "STATE", "MEMORY KiB", "TARGET", "TABLES", "VCPUS", "TIME s", "EXITS", "BUILT"
     );
     for domain in domains {
         let _ = writeln!(
             text,
-            "{:>3}  {:<16} {:<9} {:>10} {:>5} {:>10} {:>12} {:>6}",
+            "{:>3}  {:<16} {:<9} {:>10} {:>10} {:>8} {:>5} {:>10} {:>12} {:>5}",
             domain.id,
             domain.name,
             domain.state,
             domain.memory_pages * 4,
+            domain.target_pages * 4,
+            domain.overhead_pages * 4,
             domain.vcpus,
             seconds(domain.cpu_time),
             domain.exits,
             domain.generation
         );
     }
-    let of_domains: u64 = domains.iter().map(|domain| domain.memory_pages).sum();
-    let _ = writeln!(
+    let of_domains: u64 = domains
+        .iter()
+        .map(|domain| domain.memory_pages + domain.overhead_pages)
+        .sum();
+    let _ = write!(
         text,
         "memory KiB: {} = {} domains + {} hypervisor + {} boot bundle + {} free",
         machine.total_pages * 4,
@@ -172,6 +192,10 @@ pub fn list(domains: &[DomainStatus], machine: &MachineStatus) -> String {
         machine.bundle_pages * 4,
         machine.free_pages * 4
     );
+    let _ = match machine.held_pages {
+        0 => writeln!(text),
+        held => writeln!(text, " + {} mapped by others", held * 4),
+    };
     let _ = writeln!(
         text,
         "up {} s; first guest instruction after {} s",
@@ -218,6 +242,10 @@ mod tests {
             parse("vcpus linux 2"),
             Ok(Command::Control("vcpus linux 2".into()))
         );
+        assert_eq!(
+            parse("memory linux 128M"),
+            Ok(Command::Control("memory linux 128M".into()))
+        );
         assert_eq!(parse("reboot"), Ok(Command::Control("reboot".into())));
     }
 
@@ -239,6 +267,10 @@ mod tests {
             "usage: vcpus NAME COUNT, such as vcpus linux 2"
         );
         assert_eq!(
+            parse("memory linux").unwrap_err().to_string(),
+            "usage: memory NAME SIZE, such as memory linux 128M"
+        );
+        assert_eq!(
             parse("restart a b").unwrap_err().to_string(),
             "restart takes no more than that; leave out b"
         );
@@ -251,6 +283,8 @@ mod tests {
             name: "linux".into(),
             state: "running",
             memory_pages: 65536,
+            target_pages: 32768,
+            overhead_pages: 11,
             vcpus: 1,
             cpu_time: 1_500_000_000,
             exits: 1234,
@@ -264,8 +298,9 @@ mod tests {
         let text = list(&[domain], &machine);
         assert_eq!(
             text.lines().nth(1).unwrap(),
-            "  5  linux            running       262144     1      1.500         1234      1"
+            "  5  linux            running       262144     131072       44     1      1.500         1234     1"
         );
-        assert!(text.contains("memory KiB: 1048576 = 262144 domains"));
+        assert!(text.contains("memory KiB: 1048576 = 262188 domains"));
+        assert!(text.contains(" + 400000 free\n"));
     }
 }

@@ -118,6 +118,13 @@ fn work(processor: usize) -> ! {
 
 /// Nobody has anything to do here until an interrupt.
 fn idle(mut hv: Locked, own: &mut Own) -> Locked {
+    // Time that nobody wants: memory that was given back is scrubbed, a little at a time.
+    let memory = hv.memory;
+    if hv.frames.scrub(&memory) {
+        own.unlock(hv, Phase::Waiting);
+        platform::interrupts::window();
+        return own.lock();
+    }
     let ends = [hv.next_timer(own.index), hv.scheduler.alarm(own.index)];
     let alarm = ends.into_iter().flatten().min();
     own.clock.set(alarm);

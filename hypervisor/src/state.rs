@@ -10,7 +10,7 @@ use crate::{
     event::Vectors,
     figures::{Account, Phase},
     grant::HeldFrames,
-    memory::{DirectMap, FrameAllocator},
+    memory::{DirectMap, FrameAllocator, walk::Walks},
     platform::{Machine, time},
     processors::Processor,
     sched::{Class, Scheduler, Terms, placement},
@@ -33,6 +33,8 @@ pub struct Hypervisor {
     pub memory: DirectMap,
     /// Frames that nobody holds.
     pub frames: FrameAllocator,
+    /// Frames that the hypervisor has taken from there for itself; it does so before domains are built, and no more.
+    pub own_pages: u64,
     /// Every domain of the manifest, built or not.
     pub domains: Domains,
     /// Who runs next.
@@ -47,6 +49,10 @@ pub struct Hypervisor {
     pub timers: Timers,
     /// The processors that work, by number; the first is the boot processor.
     pub processors: Vec<Processor>,
+    /// The vCPU whose hypercall is being carried out.
+    pub calling: Option<VcpuId>,
+    /// What of its address space was walked since it began.
+    pub walks: Walks,
     /// How far the log reached when its reader was last told of it.
     pub log_announced: u64,
     /// When the first guest instruction ran, in nanoseconds of the machine's clock.
@@ -119,6 +125,7 @@ impl Hypervisor {
             images,
             backend,
             memory,
+            own_pages: frames.total_pages() - frames.free_pages(),
             frames,
             scheduler,
             vectors: Vectors::default(),
@@ -126,6 +133,8 @@ impl Hypervisor {
             held: HeldFrames::default(),
             timers: Timers::new(processors.len()),
             processors,
+            calling: None,
+            walks: Walks::default(),
             log_announced: 0,
             first_guest: None,
         }

@@ -10,7 +10,11 @@ extern crate alloc;
 
 pub mod bundle;
 pub mod model;
+pub mod size;
 #[cfg(feature = "toml")]
 pub mod source;
 
-pub use model::{Capabilities, Class, Device, Disk, Domain, Kind, Manifest, Network, OnCrash, Scheduling};
+pub use model::{
+    Capabilities, Class, Device, Disk, Domain, Kind, LEAST_LINUX_MEMORY, Manifest, Network, OnCrash,
+    Scheduling,
+};

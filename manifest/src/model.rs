@@ -17,6 +17,9 @@ pub struct Manifest {
     pub domains: Vec<Domain>,
 }
 
+/// Bytes of memory below which no stock kernel reaches its initial RAM disk, nor goes on with when it gives memory back.
+pub const LEAST_LINUX_MEMORY: u64 = 64 << 20;
+
 /// One domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Domain {
@@ -26,6 +29,8 @@ pub struct Domain {
     pub kind: Kind,
     /// Bytes of memory; a multiple of 4 KiB.
     pub memory: u64,
+    /// The most memory that the operator can give it while it runs, in bytes; at least `memory`, and a multiple of 4 KiB.
+    pub memory_maximum: u64,
     /// Number of vCPUs, at least 1.
     pub vcpus: u32,
     /// How it competes for processors.

@@ -28,6 +28,8 @@ pub trait Control {
     fn start(&self, domain: DomainId) -> Result<(), Errno>;
     /// Stops a domain at once, and unwinds what it holds.
     fn destroy(&self, domain: DomainId) -> Result<(), Errno>;
+    /// Sets how many pages of memory a domain may have from now on.
+    fn set_memory(&self, domain: DomainId, pages: u64) -> Result<(), Errno>;
     /// Ends the machine's run. Returns only if that fails.
     fn machine(&self, action: MachineAction) -> Result<(), Errno>;
     /// Figures of the machine.

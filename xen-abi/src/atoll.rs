@@ -38,6 +38,10 @@ pub const ATOLLOP_PCI_FUNCTION: u64 = 7;
 pub const ATOLLOP_DOMAIN_FIGURES: u64 = 8;
 /// Reads a [`ProcessorFigures`]. Capability: `observe`.
 pub const ATOLLOP_PROCESSOR_FIGURES: u64 = 9;
+/// Sets by a [`DomainMemory`] how much memory a domain may have from now on, as far as it wants it. The memory that it has
+/// beyond stays until it gives it back. Capability: `control`. Below nothing and above the domain's maximum the answer is `-EINVAL`; a domain
+/// that is not built answers `-ESRCH`.
+pub const ATOLLOP_DOMAIN_MEMORY: u64 = 10;
 
 /// Length of the fixed field that holds a domain's name, padded with NUL.
 pub const NAME_LENGTH: usize = 32;
@@ -82,6 +86,26 @@ pub struct DomainInfo {
     pub vcpus: u32,
     /// Its name, padded with NUL.
     pub name: [u8; NAME_LENGTH],
+    /// Pages that the hypervisor holds for it beside its memory: second-stage tables, grant table, what its vCPUs need.
+    pub overhead_pages: u64,
+    /// Memory that it may have at this time, in 4 KiB pages; 0 while it is not built.
+    pub target_pages: u64,
+    /// Memory that it can be given at most, in 4 KiB pages.
+    pub maximum_pages: u64,
+    /// How many pages of 2 MiB its memory is mapped by; one of 1 GiB counts as 512.
+    pub large_pages: u64,
+}
+
+/// How much memory a domain may have from now on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct DomainMemory {
+    /// The domain's id.
+    pub domain: u16,
+    /// Zero.
+    pub _pad0: [u16; 3],
+    /// In 4 KiB pages. The pages of its xenstore and console rings do not count.
+    pub pages: u64,
 }
 
 /// [`DomainInfo::state`]: not built yet, or taken down.
@@ -169,4 +193,6 @@ pub struct MachineInfo {
     pub tsc_khz: u32,
     /// Processors in use.
     pub cpus: u32,
+    /// Pages of domains that are gone, which others still have mapped.
+    pub held_pages: u64,
 }

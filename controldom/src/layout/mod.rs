@@ -42,6 +42,10 @@ pub struct DomainPlan {
     pub is_guest: bool,
     /// Its vCPUs.
     pub vcpus: u32,
+    /// Bytes of memory that it starts with.
+    pub memory: u64,
+    /// Bytes of memory that it can be given.
+    pub memory_maximum: u64,
     /// What happens when it crashes.
     pub on_crash: OnCrash,
     /// Whether it writes the operator's requests.
@@ -117,6 +121,8 @@ impl Plan {
                 name: domain.name.clone(),
                 is_guest: matches!(domain.kind, manifest::Kind::Linux { .. }),
                 vcpus: domain.vcpus,
+                memory: domain.memory,
+                memory_maximum: domain.memory_maximum,
                 on_crash: domain.on_crash,
                 is_console: domain.capabilities.console_log,
                 home: home::nodes(

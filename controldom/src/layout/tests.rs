@@ -11,6 +11,7 @@ fn domain(name: &str) -> Domain {
             command_line: String::new(),
         },
         memory: 16 << 20,
+        memory_maximum: 16 << 20,
         vcpus: 1,
         scheduling: Scheduling::default(),
         capabilities: Capabilities::default(),
@@ -40,6 +41,7 @@ pub(crate) fn manifest() -> Manifest {
         command_line: String::new(),
     };
     guest.memory = 256 << 20;
+    guest.memory_maximum = 512 << 20;
     guest.vcpus = 2;
     guest.disks = vec![Disk {
         name: "xvda".into(),

@@ -259,6 +259,9 @@ impl<H: Hypervisor> ControlPlane<H> {
             AfterLeaving::Restart { rest } => Phase::Resting { until: now + rest },
             AfterLeaving::Remove | AfterLeaving::Keep => Phase::Down,
         };
+        if next == AfterLeaving::Remove {
+            self.memory_is_free();
+        }
     }
 
     /// Whether nobody uses the devices of a domain that is gone any more.

@@ -8,6 +8,7 @@
 mod hypervisor;
 mod lifecycle;
 mod member;
+mod memory;
 mod operator;
 mod restarts;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The operator's requests: `restart NAME`, `vcpus NAME COUNT`, `shutdown`, `reboot`, as the console domain writes them to
+//! The operator's requests: `restart NAME`, `vcpus NAME COUNT`, `memory NAME SIZE`, `shutdown`, `reboot`, as the console domain writes them to
 //! `/atoll/operator/request`, each with a sequence number that the reply repeats.
 
 use alloc::{
@@ -7,6 +7,8 @@ use alloc::{
     vec::Vec,
 };
 use core::time::Duration;
+
+use manifest::size;
 use unikernel_rt::atoll::MachineAction;
 
 use super::{AfterLeaving, ControlPlane, Hypervisor, Phase};
@@ -28,6 +30,8 @@ pub enum Command {
     Restart(String),
     /// Have a guest run on so many of its vCPUs.
     Vcpus(String, u32),
+    /// Have a guest give memory back, or take more, until it has so many bytes.
+    Memory(String, u64),
     /// End the guests, then the machine's run.
     GoDown(MachineAction),
 }
@@ -48,7 +52,9 @@ pub enum RequestError {
     #[error("a request begins with its sequence number, as in `1 restart diskdom`")]
     NoSequence,
     /// Not a command.
-    #[error("{0:?} is no command; there are restart NAME, vcpus NAME COUNT, shutdown, reboot")]
+    #[error(
+        "{0:?} is no command; there are restart NAME, vcpus NAME COUNT, memory NAME SIZE, shutdown, reboot"
+    )]
     UnknownCommand(String),
     /// A word too few or too many.
     #[error("{0} takes {1}")]
@@ -77,9 +83,32 @@ pub enum RequestError {
         /// What was asked for.
         wanted: u32,
     },
+    /// Not a size.
+    #[error("{0}")]
+    Size(String),
+    /// A unikernel.
+    #[error("{0} is a unikernel; its memory stays as it is")]
+    NoBalloon(String),
+    /// Out of bounds.
+    #[error(
+        "{name} can have {least} to {most}, not {wanted}; the appliance's memory-maximum sets the upper bound"
+    )]
+    MemoryBounds {
+        /// The domain.
+        name: String,
+        /// What it needs to go on.
+        least: String,
+        /// Its maximum.
+        most: String,
+        /// What was asked for.
+        wanted: String,
+    },
     /// Nobody is there to follow.
     #[error("{0} does not run")]
     NotRunning(String),
+    /// The hypervisor refuses.
+    #[error("the hypervisor does not change the memory of {0}: {1}")]
+    Hypervisor(String, unikernel_rt::hypercall::Errno),
     /// The supervisor itself.
     #[error("{0} is the supervisor, which restarts with the machine alone; use reboot")]
     Supervisor(String),
@@ -107,6 +136,13 @@ impl Request {
             ["vcpus", ..] => Err(RequestError::Arguments(
                 "vcpus",
                 "the name of one domain and a number",
+            )),
+            ["memory", name, bytes] => size::read(bytes)
+                .map(|bytes| Command::Memory(name.into(), bytes))
+                .map_err(RequestError::Size),
+            ["memory", ..] => Err(RequestError::Arguments(
+                "memory",
+                "the name of one domain and a size, such as 128M",
             )),
             ["shutdown"] => Ok(Command::GoDown(MachineAction::PowerOff)),
             ["reboot"] => Ok(Command::GoDown(MachineAction::Reboot)),
@@ -150,6 +186,7 @@ impl<H: Hypervisor> ControlPlane<H> {
                 let outcome = match request.command {
                     Command::Restart(name) => self.restart(request.sequence, &name),
                     Command::Vcpus(name, count) => self.set_vcpus(&name, count).map(Some),
+                    Command::Memory(name, bytes) => self.set_memory(&name, bytes).map(Some),
                     Command::GoDown(action) => self.go_down(action).map(Some),
                 };
                 (request.sequence, outcome)

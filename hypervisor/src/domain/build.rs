@@ -51,6 +51,18 @@ pub struct Build {
     memory: Option<Memory>,
 }
 
+impl Build {
+    /// Pages that are going to be its memory.
+    pub(super) fn memory_pages(&self) -> u64 {
+        self.memory.as_ref().map_or(0, |memory| memory.pages)
+    }
+
+    /// Pages that hold its tables.
+    pub(super) fn table_pages(&self) -> u64 {
+        self.memory.as_ref().map_or(0, |memory| memory.p2m.table_pages())
+    }
+}
+
 /// Why a domain cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 enum Failure {
@@ -109,6 +121,11 @@ pub fn start_domain(hv: &mut Hypervisor, id: DomainId) -> Result<Progress, Errno
     match result {
         Ok(Progress::Done) => {
             log::info!("{name} starts: domain {}, {} MiB", id.0, domain.spec.memory >> 20);
+            if let Some(body) = &domain.body {
+                let (pages, large) = (body.pages, body.p2m.large_pages());
+                log::debug!("{name} has {pages} pages of 4 KiB, in {large} large ones as far as it goes");
+            }
+            hv.check_accounts();
             Ok(Progress::Done)
         }
         Ok(progress) => {
@@ -228,8 +245,12 @@ fn lay_out(hv: &mut Hypervisor, id: DomainId) -> Result<Memory, Failure> {
         return Err(Failure::Memory(mebibytes, hv.frames.free_pages() >> 8));
     }
     let contiguous = !domain.devices.is_empty();
+    let mut p2m = P2m::new(&hv.memory, &mut hv.frames)?;
+    if hv.machine.features.gigabyte_pages {
+        p2m.allow_giant_pages();
+    }
     let mut memory = Memory {
-        p2m: P2m::new(&hv.memory, &mut hv.frames)?,
+        p2m,
         contiguous_base: None,
         pages,
         map: pvh::MemoryMap::new(spec.memory),
@@ -249,9 +270,7 @@ fn lay_out(hv: &mut Hypervisor, id: DomainId) -> Result<Memory, Failure> {
 
 /// A zeroed frame.
 fn zeroed(hv: &mut Hypervisor) -> Result<Frame, OutOfMemory> {
-    let frame = hv.frames.allocate().ok_or(OutOfMemory)?;
-    hv.memory.zero(frame.address(), PAGE_SIZE as usize);
-    Ok(frame)
+    hv.frames.allocate_zeroed(&hv.memory).ok_or(OutOfMemory)
 }
 
 /// Everything that takes a filled memory to a running domain.
@@ -263,6 +282,7 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
             return Err(failure);
         }
     };
+    let free = hv.frames.free_pages();
     let mut processors = match create_processors(hv, id) {
         Ok(processors) => processors,
         Err(failure) => {
@@ -270,6 +290,7 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
             return Err(failure);
         }
     };
+    let processor_pages = free - hv.frames.free_pages();
     let shared_info = match zeroed(hv) {
         Ok(frame) => frame,
         Err(error) => {
@@ -306,6 +327,8 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
         vcpus,
         contiguous_base: memory.contiguous_base,
         pages: memory.pages,
+        target: domain.spec.memory / PAGE_SIZE,
+        processor_pages,
         cpuid: cpuid::Policy::new(&host_cpuid, configuration),
         pci: PciView::new(domain.functions.clone()),
         debug_line: String::new(),

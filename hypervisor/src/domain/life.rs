@@ -83,4 +83,5 @@ pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
     });
     hv.frames.free(body.shared_info, 1);
     body.p2m.release(&hv.memory, &mut hv.frames);
+    hv.check_accounts();
 }

@@ -3,6 +3,7 @@
 //! A domain of the manifest always exists; what it owns while it is built is its [`Body`]. [`build`] makes one piece by piece from the pristine images of
 //! the bundle, [`life`] stops and takes down.
 
+pub mod accounts;
 pub mod build;
 pub mod devices;
 pub mod images;
@@ -119,8 +120,12 @@ pub struct Body {
     pub vcpus: Vec<Vcpu>,
     /// Machine address of guest-physical 0 where the memory is contiguous (domains with devices); the offset of `ATOLLOP_DMA_WINDOW`.
     pub contiguous_base: Option<MachineAddress>,
-    /// Frames that it owns.
+    /// Frames that are its memory.
     pub pages: u64,
+    /// How many it may have, beside its two rings.
+    pub target: u64,
+    /// Frames that its vCPUs need.
+    pub processor_pages: u64,
     /// What CPUID answers.
     pub cpuid: Policy,
     /// What hypercalls remember of it.

@@ -24,6 +24,11 @@ impl HeldFrames {
         self.0.len()
     }
 
+    /// Frames that are nobody's any more but for those maps: the others still count as their domain's.
+    pub fn pages(&self) -> u64 {
+        self.0.values().filter(|held| held.given_back).count() as u64
+    }
+
     /// A map of a frame lost its granter.
     pub(super) fn hold(&mut self, frame: Frame) {
         self.0.entry(frame).or_default().maps += 1;

@@ -467,7 +467,6 @@ fn check(word: u32, wanted: Use, parts: bool) -> Result<(), i16> {
 }
 
 fn new_frame(memory: &DirectMap, frames: &mut FrameAllocator) -> Result<TableFrame, Errno> {
-    let frame = frames.allocate().ok_or(Errno::NOMEM)?;
-    memory.zero(frame.address(), PAGE_SIZE as usize);
+    let frame = frames.allocate_zeroed(memory).ok_or(Errno::NOMEM)?;
     Ok(TableFrame { frame, at: None })
 }

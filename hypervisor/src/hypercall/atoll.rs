@@ -76,6 +76,18 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
                 Answer::OK
             })
         }
+        ATOLLOP_DOMAIN_MEMORY => {
+            needs(|capabilities| capabilities.control)?;
+            let request: DomainMemory = read(hv, caller, at)?;
+            let domain = hv.domain_mut(existing(hv, request.domain)?).ok_or(Errno::SRCH)?;
+            let most = domain.spec.memory_maximum / PAGE_SIZE;
+            let body = domain.body.as_mut().ok_or(Errno::SRCH)?;
+            if !(1..=most).contains(&request.pages) {
+                return Err(Errno::INVAL);
+            }
+            body.target = request.pages;
+            Ok(Answer::OK)
+        }
         ATOLLOP_MACHINE_CONTROL => {
             needs(|capabilities| capabilities.control)?;
             let request: MachineControl = read(hv, caller, at)?;
@@ -156,6 +168,9 @@ fn domain_info(hv: &Hypervisor, id: DomainId, info: &mut DomainInfo) -> Result<(
         domain: id.0,
         generation: domain.generation,
         vcpus: domain.spec.vcpus,
+        memory_pages: domain.memory_pages(),
+        overhead_pages: domain.overhead_pages(),
+        maximum_pages: domain.spec.memory_maximum / PAGE_SIZE,
         ..Default::default()
     };
     (info.state, info.shutdown_reason) = match domain.state {
@@ -174,7 +189,8 @@ fn domain_info(hv: &Hypervisor, id: DomainId, info: &mut DomainInfo) -> Result<(
         info.console_frame = parameter(HVM_PARAM_CONSOLE_PFN);
         info.store_port = parameter(HVM_PARAM_STORE_EVTCHN) as u32;
         info.console_port = parameter(HVM_PARAM_CONSOLE_EVTCHN) as u32;
-        info.memory_pages = body.pages;
+        info.target_pages = body.target;
+        info.large_pages = body.p2m.large_pages();
         let now = machine::now();
         for vcpu in &body.vcpus {
             info.cpu_time += vcpu.runstate.totals(now)[RUNSTATE_running as usize];
@@ -204,14 +220,16 @@ fn read_log(hv: &Hypervisor, caller: VcpuId, request: &mut LogRead) -> Result<()
 }
 
 fn machine_info(hv: &Hypervisor) -> MachineInfo {
-    let total_pages = hv.machine.ram_size() / PAGE_SIZE;
-    let bundle_pages = hv.machine.bundle.length().div_ceil(PAGE_SIZE);
+    let accounts = hv.accounts();
+    if !hv.accounts_balance() {
+        log::error!("the books of memory do not balance, which is a bug of the hypervisor: {accounts:?}");
+    }
     MachineInfo {
-        total_pages,
-        free_pages: hv.frames.free_pages(),
-        // What domains are given from is neither the hypervisor's nor the bundle's.
-        hypervisor_pages: total_pages.saturating_sub(hv.frames.total_pages() + bundle_pages),
-        bundle_pages,
+        total_pages: accounts.total,
+        free_pages: accounts.free,
+        hypervisor_pages: accounts.hypervisor,
+        bundle_pages: accounts.bundle,
+        held_pages: accounts.held,
         first_guest: hv.first_guest.unwrap_or(0),
         uptime: machine::now(),
         tsc_khz: machine::tsc_khz(),

@@ -60,7 +60,8 @@ pub(super) fn name(hv: &Hypervisor, domain: DomainId) -> String {
 pub(super) fn space(hv: &Hypervisor, caller: VcpuId) -> Result<GuestSpace<'_>> {
     let body = hv.body(caller.domain).ok_or(Errno::SRCH)?;
     let vcpu = body.vcpus.get(caller.index as usize).ok_or(Errno::SRCH)?;
-    Ok(GuestSpace::new(&hv.memory, &body.p2m, vcpu.processor.paging()))
+    let walks = (hv.calling == Some(caller)).then_some(&hv.walks);
+    Ok(GuestSpace::new(&hv.memory, &body.p2m, vcpu.processor.paging()).remembering(walks))
 }
 
 /// Copies a structure out of the caller's memory.

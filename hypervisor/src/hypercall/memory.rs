@@ -61,7 +61,7 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
         }
         XENMEM_maximum_gpfn => {
             about_self(hv, caller, at)?;
-            let bytes = hv.domain(domain).ok_or(Errno::SRCH)?.spec.memory;
+            let bytes = hv.domain(domain).ok_or(Errno::SRCH)?.spec.memory_maximum;
             let end = if bytes > LOW_END {
                 HIGH_START + bytes - LOW_END
             } else {
@@ -80,9 +80,9 @@ fn about_self(hv: &Hypervisor, caller: VcpuId, at: u64) -> Result<()> {
     only_self(caller, request.domid)
 }
 
-/// Pages that a domain may have: its memory, and its rings beside.
+/// Pages that a domain can be given at most: its memory, and its rings beside.
 fn reservation(hv: &Hypervisor, domain: DomainId) -> Result<u64> {
-    Ok(hv.domain(domain).ok_or(Errno::SRCH)?.spec.memory / PAGE_SIZE + RING_PAGES)
+    Ok(hv.domain(domain).ok_or(Errno::SRCH)?.spec.memory_maximum / PAGE_SIZE + RING_PAGES)
 }
 
 /// A guest frame as an address; `INVAL` beyond what a guest can have.
@@ -138,13 +138,12 @@ fn extents(
 /// Puts a new page where there is none.
 fn populate(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress) -> Result<()> {
     let memory = hv.memory;
-    let limit = reservation(hv, domain)?;
     let body = hv
         .domains
         .get_mut(&domain)
         .and_then(|domain| domain.body.as_mut())
         .ok_or(Errno::SRCH)?;
-    if body.pages >= limit || !body.within_table_budget() {
+    if body.pages >= body.target + RING_PAGES || !body.within_table_budget() {
         return Err(Errno::NOMEM);
     }
     match body.p2m.translate(&memory, at) {
@@ -152,8 +151,11 @@ fn populate(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress) -> Result<(
         Some(mapping) if mapping.kind == PageKind::Ram => return Ok(()),
         Some(_) => return Err(Errno::BUSY),
     }
-    let frame = hv.frames.allocate().ok_or(Errno::NOMEM)?;
-    memory.zero(frame.address(), PAGE_SIZE as usize);
+    let wanted = body.p2m.beside(&memory, at);
+    let frame = hv
+        .frames
+        .allocate_beside(&memory, wanted, at.frame_number())
+        .ok_or(Errno::NOMEM)?;
     let ram = Mapping {
         machine: frame,
         writable: true,
@@ -164,6 +166,11 @@ fn populate(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress) -> Result<(
         return Err(Errno::NOMEM);
     }
     body.pages += 1;
+    if let Some(table) = body.p2m.promote(&memory, at) {
+        // Processors may remember where the table was.
+        grant::flush(hv, domain);
+        hv.frames.free(table, 1);
+    }
     Ok(())
 }
 
@@ -192,17 +199,20 @@ fn vacate(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress) -> Result<Opt
         PageKind::Ram | PageKind::Special => {}
         PageKind::Granted | PageKind::Device => return Err(Errno::BUSY),
     }
-    body.p2m
-        .unmap(&memory, &mut hv.frames, at)
-        .map_err(|_| Errno::NOMEM)?;
-    if mapping.kind == PageKind::Ram {
+    let free = if mapping.kind == PageKind::Ram {
+        let free = body.p2m.give_up(&memory, &mut hv.frames, at);
+        let free = free.map_err(|_| Errno::NOMEM)?;
         body.pages = body.pages.saturating_sub(1);
+        free
     } else {
+        let unmapped = body.p2m.unmap(&memory, &mut hv.frames, at);
+        unmapped.map_err(|_| Errno::NOMEM)?;
         body.grants.forget_place(at);
-    }
+        None
+    };
     grant::flush(hv, domain);
-    if mapping.kind == PageKind::Ram {
-        hv.frames.free(mapping.machine, 1);
+    if let Some(frame) = free {
+        hv.frames.free(frame, 1);
     }
     Ok(Some(mapping.kind))
 }

@@ -101,7 +101,11 @@ pub fn dispatch(hv: &mut Hypervisor, caller: VcpuId) -> Outcome {
     } else if !paging.long_code {
         Err(Errno::NOSYS)
     } else {
-        carry_out(hv, caller, &mut call)
+        hv.walks.forget();
+        hv.calling = Some(caller);
+        let answer = carry_out(hv, caller, &mut call);
+        hv.calling = None;
+        answer
     };
     let (outcome, result) = match answer {
         Ok(Answer::Done(result)) => (Outcome::Complete, result),

@@ -68,6 +68,7 @@ fn error(error: Errno) -> i64 {
     error.result()
 }
 
+mod accounts;
 mod calls;
 mod events;
 mod figures;

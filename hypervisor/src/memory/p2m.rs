@@ -1,15 +1,20 @@
 //! Guest-physical memory of a domain: its second-stage tables, and nothing beside them, so what the processor does and what the hypervisor
 //! believes cannot differ.
 //!
-//! Ranges that allow it are mapped by pages of 2 MiB; a change inside one splits it. Tables live in frames of the allocator and come back
-//! with [`P2m::release`]; the frames that are mapped belong to whoever mapped them.
+//! Ranges that allow it are mapped by pages of 2 MiB, and of 1 GiB where the processor has them; a change inside one splits it, and [`P2m::promote`] joins the
+//! parts again. Tables live in frames of the allocator and come back with [`P2m::release`]; the frames that are mapped belong to whoever mapped them.
 //!
-//! After [`P2m::unmap`], or a [`P2m::map`] over what was mapped, old translations may live on in the processor: the caller flushes the vCPUs of the domain
+//! Translations are looked up far more often than tables change, so the last ones are remembered by 2 MiB ([`Recent`]).
+//!
+//! After [`P2m::unmap`], [`P2m::promote`], or a [`P2m::map`] over what was mapped, old translations may live on in the processor: the caller flushes the vCPUs of the domain
 //! ([`crate::virt::VirtualCpu::flush_translations`]) before it lets the frame go.
 
+use alloc::vec::Vec;
+use core::cell::Cell;
+
 use super::{
-    DirectMap, Frame, FrameAllocator, GuestAddress, LongMode, MachineAddress, OutOfMemory, PAGE_SIZE,
-    TableFormat, tables::Entry,
+    DirectMap, Frame, FrameAllocator, GuestAddress, LongMode, MachineAddress, OutOfMemory, TableFormat,
+    tables::Entry,
 };
 
 /// What a page of guest-physical memory is.
@@ -48,8 +53,46 @@ const LIMIT: u64 = 1 << 48;
 pub struct P2m<F = LongMode> {
     root: Frame,
     format: F,
-    /// Frames that hold tables.
+    /// Frames that hold tables, or are going to.
     tables: u64,
+    /// Pages of 2 MiB; one of 1 GiB counts as 512.
+    large: u64,
+    /// Whether the processor has pages of 1 GiB.
+    giant_pages: bool,
+    /// A frame for each page of 1 GiB, so that it can be split when no other is left.
+    spare: Vec<Frame>,
+    /// A page that is being given up, for want of another frame for a table.
+    given_up: Option<Frame>,
+    recent: Recent,
+}
+
+/// Entries for 2 MiB (a large page, or the table of its small ones) as they were last seen. Entries that change are forgotten, all at once.
+struct Recent([Cell<(u64, u64)>; RECENT]);
+
+const RECENT: usize = 16;
+
+impl Recent {
+    const fn new() -> Self {
+        Self([const { Cell::new((u64::MAX, 0)) }; RECENT])
+    }
+
+    fn place(&self, region: u64) -> &Cell<(u64, u64)> {
+        // Regions that are used together often lie apart by a power of two.
+        &self.0[((region ^ region >> 4 ^ region >> 9) % RECENT as u64) as usize]
+    }
+
+    fn get(&self, region: u64) -> Option<u64> {
+        let (of, entry) = self.place(region).get();
+        (of == region).then_some(entry)
+    }
+
+    fn note(&self, region: u64, entry: u64) {
+        self.place(region).set((region, entry));
+    }
+
+    fn forget(&self) {
+        self.0.iter().for_each(|cell| cell.set((u64::MAX, 0)));
+    }
 }
 
 impl P2m {
@@ -70,7 +113,22 @@ impl<F: TableFormat> P2m<F> {
             root: new_table(memory, frames)?,
             format,
             tables: 1,
+            large: 0,
+            giant_pages: false,
+            spare: Vec::new(),
+            given_up: None,
+            recent: Recent::new(),
         })
+    }
+
+    /// Lets pages of 1 GiB be used from now on; the processor has them.
+    pub const fn allow_giant_pages(&mut self) {
+        self.giant_pages = true;
+    }
+
+    /// Pages of 2 MiB that it maps by; one of 1 GiB counts as 512.
+    pub const fn large_pages(&self) -> u64 {
+        self.large
     }
 
     /// Where the processor finds the tables.
@@ -108,11 +166,23 @@ impl<F: TableFormat> P2m<F> {
         while page < count {
             let guest = at.frame_number() + page;
             let machine = Frame(mapping.machine.0 + page);
-            let large = guest.is_multiple_of(LARGE_PAGES)
-                && machine.0.is_multiple_of(LARGE_PAGES)
-                && count - page >= LARGE_PAGES
-                && !self.has_table(memory, GuestAddress::of_frame(guest));
-            let level = u32::from(large);
+            let fits = |level: u32| {
+                let pages = pages_at(level);
+                guest.is_multiple_of(pages)
+                    && machine.0.is_multiple_of(pages)
+                    && count - page >= pages
+                    && !self.has_table(memory, GuestAddress::of_frame(guest), level)
+            };
+            let level = if self.giant_pages && fits(2) {
+                2
+            } else {
+                u32::from(fits(1))
+            };
+            if level == 2 {
+                self.spare.try_reserve(1).map_err(|_| OutOfMemory)?;
+                self.spare.push(frames.allocate().ok_or(OutOfMemory)?);
+                self.tables += 1;
+            }
             self.set(
                 memory,
                 frames,
@@ -120,7 +190,7 @@ impl<F: TableFormat> P2m<F> {
                 Mapping { machine, ..mapping },
                 level,
             )?;
-            page += if large { LARGE_PAGES } else { 1 };
+            page += pages_at(level);
         }
         Ok(())
     }
@@ -140,27 +210,125 @@ impl<F: TableFormat> P2m<F> {
         Ok(Some(mapping))
     }
 
+    /// The same for a page whose frame the domain gives up, which works without a free frame: if none is left for a table, the page itself becomes one.
+    /// Answers the frame that is free now, if it did not.
+    ///
+    /// No vCPU of the domain runs until its translations are flushed.
+    pub fn give_up(
+        &mut self,
+        memory: &DirectMap,
+        frames: &mut FrameAllocator,
+        at: GuestAddress,
+    ) -> Result<Option<Frame>, OutOfMemory> {
+        match self.unmap(memory, frames, at) {
+            Ok(mapping) => Ok(mapping.map(|mapping| mapping.machine)),
+            Err(OutOfMemory) => {
+                let mapping = self.translate(memory, at).ok_or(OutOfMemory)?;
+                self.given_up = Some(mapping.machine);
+                let slot = self.slot(memory, frames, at, 0)?;
+                write_entry(memory, slot, 0);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Joins the pages of the 2 MiB around `at` if they are memory of the domain that lies together in the machine. Answers the frame of the table that
+    /// they had, which is the caller's to free once the translations of the domain are flushed.
+    pub fn promote(&mut self, memory: &DirectMap, at: GuestAddress) -> Option<Frame> {
+        let mut table = self.root;
+        for level in (2..=TOP).rev() {
+            match self
+                .format
+                .decode(read_entry(memory, slot_of(table, at, level)), level)
+            {
+                Entry::Table(next) => table = next,
+                _ => return None,
+            }
+        }
+        let slot = slot_of(table, at, 1);
+        let Entry::Table(small) = self.format.decode(read_entry(memory, slot), 1) else {
+            return None;
+        };
+        let entry = |index: u64| read_entry(memory, MachineAddress(small.address().0 + index * 8));
+        let Entry::Page(first) = self.format.decode(entry(0), 0) else {
+            return None;
+        };
+        let wanted = |index: u64| {
+            let machine = Frame(first.machine.0 + index);
+            self.format.page(Mapping { machine, ..first }, 0)
+        };
+        // The processor may have marked entries as accessed and written.
+        let same = |index: u64| self.format.decode(entry(index), 0) == self.format.decode(wanted(index), 0);
+        let whole = first.kind == PageKind::Ram
+            && first.machine.0.is_multiple_of(LARGE_PAGES)
+            && same(ENTRIES - 1)
+            && (1..ENTRIES - 1).all(same);
+        if !whole {
+            return None;
+        }
+        write_entry(memory, slot, self.format.page(first, 1));
+        self.recent.forget();
+        self.large += 1;
+        self.tables -= 1;
+        Some(small)
+    }
+
+    /// The frame that would lie beside those of the neighbours of the page at `at`, so that they could be joined one day.
+    pub fn beside(&self, memory: &DirectMap, at: GuestAddress) -> Option<Frame> {
+        let page = at.frame_number();
+        let index = page % LARGE_PAGES;
+        let before = (index > 0).then(|| page - 1);
+        let behind = (index + 1 < LARGE_PAGES).then_some(page + 1);
+        before.into_iter().chain(behind).find_map(|neighbour| {
+            let mapping = self.translate(memory, GuestAddress::of_frame(neighbour))?;
+            let frame = (mapping.machine.0 + page).checked_sub(neighbour)?;
+            (mapping.kind == PageKind::Ram && frame % LARGE_PAGES == index).then_some(Frame(frame))
+        })
+    }
+
     /// What backs the page that holds `at`.
     pub fn translate(&self, memory: &DirectMap, at: GuestAddress) -> Option<Mapping> {
         if at.0 >= LIMIT {
             return None;
         }
+        let region = at.frame_number() / LARGE_PAGES;
+        let entry = match self.recent.get(region) {
+            Some(entry) => entry,
+            None => self.look_up(memory, at)?,
+        };
+        match self.format.decode(entry, 1) {
+            Entry::Empty => None,
+            Entry::Table(table) => match self.format.decode(read_entry(memory, slot_of(table, at, 0)), 0) {
+                Entry::Page(mapping) => Some(mapping),
+                _ => None,
+            },
+            Entry::Page(mapping) => Some(Mapping {
+                machine: Frame(mapping.machine.0 + at.frame_number() % LARGE_PAGES),
+                ..mapping
+            }),
+        }
+    }
+
+    /// The entry for the 2 MiB around `at`, if there is one, from the tables.
+    fn look_up(&self, memory: &DirectMap, at: GuestAddress) -> Option<u64> {
         let mut table = self.root;
-        for level in (0..=TOP).rev() {
-            match self
-                .format
-                .decode(read_entry(memory, slot_of(table, at, level)), level)
-            {
+        for level in (1..=TOP).rev() {
+            let entry = read_entry(memory, slot_of(table, at, level));
+            let found = match self.format.decode(entry, level) {
                 Entry::Empty => return None,
-                Entry::Table(next) => table = next,
-                Entry::Page(mapping) => {
-                    let offset = at.frame_number() & (pages_at(level) - 1);
-                    return Some(Mapping {
-                        machine: Frame(mapping.machine.0 + offset),
-                        ..mapping
-                    });
+                _ if level == 1 => entry,
+                Entry::Table(next) => {
+                    table = next;
+                    continue;
                 }
-            }
+                Entry::Page(mapping) => {
+                    let offset = at.frame_number() % pages_at(level) / LARGE_PAGES * LARGE_PAGES;
+                    let machine = Frame(mapping.machine.0 + offset);
+                    self.format.page(Mapping { machine, ..mapping }, 1)
+                }
+            };
+            self.recent.note(at.frame_number() / LARGE_PAGES, found);
+            return Some(found);
         }
         None
     }
@@ -185,6 +353,7 @@ impl<F: TableFormat> P2m<F> {
     /// Gives the tables back. The frames that they mapped are the caller's matter, before.
     pub fn release(self, memory: &DirectMap, frames: &mut FrameAllocator) {
         self.release_table(memory, frames, self.root, TOP);
+        self.spare.iter().for_each(|&frame| frames.free(frame, 1));
     }
 
     fn set(
@@ -196,17 +365,23 @@ impl<F: TableFormat> P2m<F> {
         level: u32,
     ) -> Result<(), OutOfMemory> {
         let slot = self.slot(memory, frames, at, level)?;
+        if level > 0 {
+            let was = self.format.decode(read_entry(memory, slot), level);
+            let fresh = !matches!(was, Entry::Page(_));
+            self.large += if fresh { pages_at(level) / LARGE_PAGES } else { 0 };
+            self.recent.forget();
+        }
         write_entry(memory, slot, self.format.page(mapping, level));
         Ok(())
     }
 
-    /// Whether the 2 MiB around `at` already have a table of small pages, which a large page would lose.
-    fn has_table(&self, memory: &DirectMap, at: GuestAddress) -> bool {
+    /// Whether the page of `level` around `at` already has a table of smaller ones, which it would lose.
+    fn has_table(&self, memory: &DirectMap, at: GuestAddress, page_level: u32) -> bool {
         if at.0 >= LIMIT {
             return false;
         }
         let mut table = self.root;
-        for level in (1..=TOP).rev() {
+        for level in (page_level..=TOP).rev() {
             match self
                 .format
                 .decode(read_entry(memory, slot_of(table, at, level)), level)
@@ -241,19 +416,32 @@ impl<F: TableFormat> P2m<F> {
                     next
                 }
                 Entry::Page(mapping) => {
-                    let next = new_table(memory, frames)?;
-                    self.tables += 1;
+                    let next = self.table_for_split(frames, above)?;
                     for index in 0..ENTRIES {
                         let machine = Frame(mapping.machine.0 + index * pages_at(above - 1));
                         let entry = self.format.page(Mapping { machine, ..mapping }, above - 1);
                         write_entry(memory, MachineAddress(next.address().0 + index * 8), entry);
                     }
+                    self.large -= u64::from(above == 1);
+                    self.recent.forget();
                     write_entry(memory, slot, self.format.table(next));
                     next
                 }
             };
         }
         Ok(slot_of(table, at, level))
+    }
+
+    /// A frame for the parts of a page of `level`, counted as a table; whoever splits one of 1 GiB set it aside.
+    fn table_for_split(&mut self, frames: &mut FrameAllocator, level: u32) -> Result<Frame, OutOfMemory> {
+        if level == 2
+            && let Some(spare) = self.spare.pop()
+        {
+            return Ok(spare);
+        }
+        let frame = frames.allocate().or_else(|| self.given_up.take());
+        self.tables += u64::from(frame.is_some());
+        frame.ok_or(OutOfMemory)
     }
 
     fn visit(
@@ -313,9 +501,7 @@ fn write_entry(memory: &DirectMap, slot: MachineAddress, entry: u64) {
 }
 
 fn new_table(memory: &DirectMap, frames: &mut FrameAllocator) -> Result<Frame, OutOfMemory> {
-    let table = frames.allocate().ok_or(OutOfMemory)?;
-    memory.zero(table.address(), PAGE_SIZE as usize);
-    Ok(table)
+    frames.allocate_zeroed(memory).ok_or(OutOfMemory)
 }
 
 #[cfg(test)]
@@ -330,6 +516,9 @@ mod tests {
         let p2m = P2m::new(&memory, &mut frames).unwrap();
         (memory, frames, p2m)
     }
+
+    /// Frames in 1 GiB.
+    const GIANT: u64 = 512 * 512;
 
     fn ram(frame: u64) -> Mapping {
         Mapping {
@@ -387,6 +576,69 @@ mod tests {
     }
 
     #[test]
+    fn large_pages_are_counted_split_and_joined() {
+        let (memory, mut frames, mut p2m) = setup();
+        p2m.map_range(&memory, &mut frames, GuestAddress(0), 1024, ram(0x20_0000))
+            .unwrap();
+        assert_eq!(p2m.large_pages(), 2);
+        let at = |page: u64| GuestAddress::of_frame(page);
+        // Looked at before and behind the change, so that nothing old is remembered.
+        assert_eq!(p2m.translate(&memory, at(7)), Some(ram(0x20_0007)));
+        let given = p2m.give_up(&memory, &mut frames, at(7)).unwrap();
+        assert_eq!((given, p2m.large_pages()), (Some(Frame(0x20_0007)), 1));
+        assert_eq!(p2m.translate(&memory, at(7)), None);
+        assert_eq!(
+            (p2m.promote(&memory, at(7)), p2m.promote(&memory, at(700))),
+            (None, None)
+        );
+        assert_eq!(p2m.beside(&memory, at(7)), Some(Frame(0x20_0007)));
+        assert_eq!(p2m.beside(&memory, at(1024)), None);
+        // Another frame does not fit; the right one does.
+        p2m.map(&memory, &mut frames, at(7), ram(5)).unwrap();
+        assert_eq!(p2m.promote(&memory, at(7)), None);
+        let mut granted = ram(0x20_0007);
+        granted.kind = PageKind::Granted;
+        p2m.map(&memory, &mut frames, at(7), granted).unwrap();
+        assert_eq!(p2m.promote(&memory, at(7)), None);
+        p2m.map(&memory, &mut frames, at(7), ram(0x20_0007)).unwrap();
+        assert_eq!(p2m.translate(&memory, at(8)), Some(ram(0x20_0008)));
+        let table = p2m.promote(&memory, at(9)).unwrap();
+        frames.free(table, 1);
+        assert_eq!((p2m.large_pages(), p2m.table_pages()), (2, 3));
+        assert_eq!(p2m.translate(&memory, at(8)), Some(ram(0x20_0008)));
+        p2m.release(&memory, &mut frames);
+        assert_eq!(frames.free_pages(), 64);
+    }
+
+    #[test]
+    fn giant_pages_split_without_a_free_frame() {
+        let (memory, mut frames, mut p2m) = setup();
+        p2m.allow_giant_pages();
+        p2m.map_range(&memory, &mut frames, GuestAddress(0), GIANT + 512, ram(GIANT))
+            .unwrap();
+        assert_eq!((p2m.large_pages(), p2m.table_pages()), (513, 4));
+        let at = |page: u64| GuestAddress::of_frame(page);
+        assert_eq!(p2m.translate(&memory, at(70_000)), Some(ram(GIANT + 70_000)));
+        let rest = frames.free_pages();
+        let taken = frames.allocate_contiguous(rest, 1).unwrap();
+        // The first page becomes the table of its neighbours: the frame must be one of this memory.
+        p2m.map_range(&memory, &mut frames, at(GIANT), 512, ram(0))
+            .unwrap();
+        assert_eq!(p2m.give_up(&memory, &mut frames, at(GIANT + 63)), Ok(None));
+        assert_eq!(p2m.translate(&memory, at(GIANT + 63)), None);
+        assert_eq!(p2m.translate(&memory, at(GIANT + 62)), Some(ram(62)));
+        assert_eq!((p2m.large_pages(), p2m.table_pages()), (512, 5));
+        frames.free(taken, rest);
+        assert_eq!(
+            p2m.give_up(&memory, &mut frames, at(600)),
+            Ok(Some(Frame(GIANT + 600)))
+        );
+        assert_eq!((p2m.large_pages(), p2m.table_pages()), (511, 6));
+        assert_eq!(p2m.translate(&memory, at(601)), Some(ram(GIANT + 601)));
+        assert_eq!(p2m.translate(&memory, at(70_000)), Some(ram(GIANT + 70_000)));
+    }
+
+    #[test]
     fn says_when_no_frame_is_left_for_a_table() {
         let memory = DirectMap::fake(4);
         let mut frames = FrameAllocator::new(&[(Frame(0), 3)]);
@@ -405,7 +657,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_map(steps in proptest::collection::vec((0u8..3, 0u64..2048, 1u64..1200), 1..12)) {
+        fn agrees_with_a_map(steps in proptest::collection::vec((0u8..5, 0u64..2048, 1u64..1200), 1..16)) {
             let (memory, mut frames, mut p2m) = setup();
             let mut model = BTreeMap::new();
             for (index, (what, page, count)) in steps.into_iter().enumerate() {
@@ -420,11 +672,33 @@ mod tests {
                         p2m.map(&memory, &mut frames, at, ram(count)).unwrap();
                         model.insert(page, count);
                     }
+                    2 => {
+                        let was = p2m.give_up(&memory, &mut frames, at).unwrap();
+                        prop_assert_eq!(was.map(|frame| frame.0), model.remove(&page));
+                    }
+                    3 => {
+                        // The page that its neighbours want, then all of them as one.
+                        if let Some(frame) = p2m.beside(&memory, at) {
+                            p2m.map(&memory, &mut frames, at, ram(frame.0)).unwrap();
+                            model.insert(page, frame.0);
+                        }
+                        if let Some(table) = p2m.promote(&memory, at) {
+                            frames.free(table, 1);
+                        }
+                    }
                     _ => {
                         let was = p2m.unmap(&memory, &mut frames, at).unwrap();
                         prop_assert_eq!(was.map(|mapping| mapping.machine.0), model.remove(&page));
                     }
                 }
+                for probe in [page, page ^ 1, page ^ 512, 2047 - page] {
+                    let found = p2m.translate(&memory, GuestAddress::of_frame(probe)).map(|mapping| mapping.machine.0);
+                    prop_assert_eq!(found, model.get(&probe).copied());
+                }
+                let mut large = 0;
+                p2m.for_each(&memory, |_, _, count| large += count / 512);
+                prop_assert_eq!(large, p2m.large_pages());
+                prop_assert_eq!(p2m.table_pages() + frames.free_pages(), 64);
             }
             for page in 0..4096 {
                 let found = p2m.translate(&memory, GuestAddress::of_frame(page)).map(|mapping| mapping.machine.0);

@@ -1,10 +1,13 @@
 //! How a guest's virtual address becomes memory: its own page tables first, then its second stage; and the copies in and out that hypercalls
 //! are made of.
 //!
-//! A guest pointer is an allegation: every page of a copy is walked anew, with the rights that the guest's kernel has there. A copy that
-//! meets a page that is absent, forbidden or not memory fails; what it has copied until then stays copied.
+//! A guest pointer is an allegation: it is walked with the rights that the guest's kernel has there. A copy that meets a page that is absent, forbidden
+//! or not memory fails; what it has copied until then stays copied.
+//!
+//! What was walked during a hypercall is remembered until its end ([`Walks`]), as a processor remembers translations until it is told otherwise: no guest
+//! can have told the vCPU meanwhile. The second stage is asked anew each time.
 
-use core::{marker::PhantomData, sync::atomic::Ordering};
+use core::{cell::Cell, marker::PhantomData, sync::atomic::Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -104,12 +107,53 @@ const CR4_FIVE_LEVELS: u64 = 1 << 12;
 const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
 const EFER_NO_EXECUTE: u64 = 1 << 11;
 
+/// Pages that the kernel of one vCPU reached during its hypercall, and where they were.
+#[derive(Default)]
+pub struct Walks {
+    /// Page with [`KNOWN`] and [`WRITES`] in its low bits, and the guest-physical page.
+    pages: [Cell<(u64, u64)>; WALKS],
+    next: Cell<usize>,
+}
+
+const WALKS: usize = 4;
+const KNOWN: u64 = 1;
+/// A write needs no other walk: it is allowed, and all marks are set.
+const WRITES: u64 = 2;
+
+impl Walks {
+    /// Forgets everything.
+    pub fn forget(&self) {
+        self.pages.iter().for_each(|page| page.set((0, 0)));
+    }
+
+    fn find(&self, page: u64, write: bool) -> Option<u64> {
+        self.pages.iter().map(Cell::get).find_map(|(known, physical)| {
+            let same = known & !WRITES == page | KNOWN && (known & WRITES != 0 || !write);
+            same.then_some(physical)
+        })
+    }
+
+    fn note(&self, page: u64, physical: u64, writes: bool) {
+        let next = self.next.get();
+        self.pages[next].set((page | KNOWN | if writes { WRITES } else { 0 }, physical));
+        self.next.set((next + 1) % WALKS);
+    }
+}
+
 /// A guest's virtual address space at this moment.
 #[derive(Clone, Copy)]
 pub struct GuestSpace<'a> {
     memory: &'a DirectMap,
     p2m: &'a P2m,
     paging: Paging,
+    walks: Option<&'a Walks>,
+}
+
+/// Where a walk ended.
+struct Walked {
+    at: GuestAddress,
+    /// The kernel may write there, and the page is marked as written.
+    writes: bool,
 }
 
 /// One entry of a guest's page tables and where it is.
@@ -122,16 +166,33 @@ struct Entry {
 impl<'a> GuestSpace<'a> {
     /// The address space of a vCPU in this mode.
     pub const fn new(memory: &'a DirectMap, p2m: &'a P2m, paging: Paging) -> Self {
-        Self { memory, p2m, paging }
+        Self {
+            memory,
+            p2m,
+            paging,
+            walks: None,
+        }
+    }
+
+    /// The same, with what was walked since the hypercall began.
+    pub const fn remembering(self, walks: Option<&'a Walks>) -> Self {
+        Self { walks, ..self }
     }
 
     /// Where the guest's page tables say that an address is. Sets accessed and dirty bits as the processor would.
     pub fn translate(&self, address: GuestVirtual, access: Access) -> Result<GuestAddress, Fault> {
+        self.walk(address, access).map(|walked| walked.at)
+    }
+
+    fn walk(&self, address: GuestVirtual, access: Access) -> Result<Walked, Fault> {
         let Paging {
             cr0, cr3, cr4, efer, ..
         } = self.paging;
         if cr0 & CR0_PAGING == 0 {
-            return Ok(GuestAddress(address.0 & 0xffff_ffff));
+            return Ok(Walked {
+                at: GuestAddress(address.0 & 0xffff_ffff),
+                writes: true,
+            });
         }
         if efer & EFER_LONG_MODE_ACTIVE != 0 {
             let levels = if cr4 & CR4_FIVE_LEVELS != 0 { 5 } else { 4 };
@@ -162,7 +223,7 @@ impl<'a> GuestSpace<'a> {
         address: u64,
         access: Access,
         wide: bool,
-    ) -> Result<GuestAddress, Fault> {
+    ) -> Result<Walked, Fault> {
         let (index_bits, size) = if wide { (9, 8) } else { (10, 4) };
         let mut rights = WRITABLE | USER;
         let mut executable = true;
@@ -201,9 +262,11 @@ impl<'a> GuestSpace<'a> {
             } else {
                 (entry.value >> 13 & 0xff) << 32
             };
-            return Ok(GuestAddress(
-                entry.value & ADDRESS & !offset | high | address & offset,
-            ));
+            let dirty = access.write || entry.value & DIRTY != 0;
+            return Ok(Walked {
+                at: GuestAddress(entry.value & ADDRESS & !offset | high | address & offset),
+                writes: dirty && (rights & WRITABLE != 0 || self.paging.cr0 & CR0_WRITE_PROTECT == 0),
+            });
         }
         Err(Fault)
     }
@@ -243,7 +306,18 @@ impl<'a> GuestSpace<'a> {
 
     /// The memory behind an address, for an access up to the end of its page.
     pub fn backing(&self, at: GuestVirtual, access: Access) -> Result<MachineAddress, Fault> {
-        let physical = self.translate(at, access)?;
+        let page = at.0 & !(PAGE_SIZE - 1);
+        let walks = self.walks.filter(|_| !access.user && !access.fetch);
+        let physical = match walks.and_then(|walks| walks.find(page, access.write)) {
+            Some(physical) => GuestAddress(physical | (at.0 % PAGE_SIZE)),
+            None => {
+                let walked = self.walk(at, access)?;
+                if let Some(walks) = walks {
+                    walks.note(page, walked.at.0 & !(PAGE_SIZE - 1), walked.writes);
+                }
+                walked.at
+            }
+        };
         self.p2m
             .machine_address(self.memory, physical, access.write)
             .ok_or(Fault)
@@ -517,6 +591,43 @@ mod tests {
             none.translate(GuestVirtual(0x9345), Access::WRITE),
             Ok(GuestAddress(0x9345))
         );
+    }
+
+    #[test]
+    fn walks_are_remembered_until_the_hypercall_ends() {
+        let fixture = Fixture::new();
+        let writable = ALL & !DIRTY;
+        fixture.four_levels(KERNEL, &[9 << 12 | writable, 10 << 12 | PRESENT, 40 << 12 | ALL]);
+        let walks = Walks::default();
+        let space = fixture.space(LONG_MODE).remembering(Some(&walks));
+        let page = |number: u64| GuestVirtual(KERNEL + number * 4096);
+        let leaf = 0x4000 + (KERNEL >> 12 & 511) * 8;
+        assert!(space.read_bytes(page(0), &mut [0]).is_ok());
+        // Read only, it is not marked as written; a write walks again, and marks it.
+        assert_eq!(fixture.get(leaf) & (ACCESSED | DIRTY), ACCESSED);
+        assert!(space.write_bytes(page(0), &[1]).is_ok());
+        assert_eq!(fixture.get(leaf) & DIRTY, DIRTY);
+        // What is not writable stays so, and the second stage is asked all the same.
+        assert!(space.read_bytes(page(1), &mut [0]).is_ok());
+        assert_eq!(space.write_bytes(page(1), &[1]), Err(Fault));
+        assert!(space.read_bytes(page(2), &mut [0]).is_ok());
+        assert_eq!(space.write_bytes(page(2), &[1]), Err(Fault));
+        // The guest changes its tables: seen by the next hypercall.
+        fixture.set(leaf, 11 << 12 | ALL);
+        fixture.set(11 << 12, 0x77);
+        let mut byte = [0];
+        space.read_bytes(page(0), &mut byte).unwrap();
+        assert_eq!(byte, [1]);
+        walks.forget();
+        space.read_bytes(page(0), &mut byte).unwrap();
+        assert_eq!(byte, [0x77]);
+        fixture.set(leaf, 0);
+        walks.forget();
+        assert_eq!(space.read_bytes(page(0), &mut byte), Err(Fault));
+        // A page that was marked as written before needs one walk for both.
+        fixture.set(leaf, 9 << 12 | ALL | DIRTY);
+        space.read_bytes(page(0), &mut byte).unwrap();
+        assert_eq!(walks.find(page(0).0, true), Some(9 << 12));
     }
 
     #[test]

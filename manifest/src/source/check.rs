@@ -13,12 +13,13 @@ use super::{
     Appliance, DiskInterface, EmulatedDisk, Emulator, File, Guest, GuestFile, GuestFileOrigin, Nic, Origin,
     Partition, Place, Problem, raw, values,
 };
-use crate::{Capabilities, Class, Device, Disk, Domain, Kind, Manifest, Network, OnCrash, Scheduling};
+use crate::{
+    Capabilities, Class, Device, Disk, Domain, Kind, LEAST_LINUX_MEMORY, Manifest, Network, OnCrash,
+    Scheduling,
+};
 
 /// Below this no program of ours starts: it is linked at 1 MiB and needs a heap.
 const LEAST_UNIKERNEL_MEMORY: u64 = 2 << 20;
-/// Below this no stock kernel reaches its initial RAM disk.
-const LEAST_LINUX_MEMORY: u64 = 64 << 20;
 const MOST_VCPUS: u32 = 64;
 const USUAL_WEIGHT: u32 = 256;
 const USUAL_EMULATOR_MEMORY: u64 = 1 << 30;
@@ -92,6 +93,7 @@ impl<'a> Checker<'a> {
     fn domain(&mut self, source: &raw::Domain) -> Domain {
         let kind = self.kind(source);
         let memory = self.memory(source);
+        let memory_maximum = self.memory_maximum(source, memory);
         let vcpus = self.vcpus(source);
         let capabilities = Capabilities {
             control: has(source, raw::Capability::Control),
@@ -124,6 +126,7 @@ impl<'a> Checker<'a> {
             name: source.name.get_ref().clone(),
             kind,
             memory,
+            memory_maximum,
             vcpus,
             scheduling: self.scheduling(source),
             capabilities,

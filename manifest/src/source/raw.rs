@@ -42,6 +42,7 @@ pub(super) struct Domain {
     #[serde(default)]
     pub command_line: String,
     pub memory: Spanned<String>,
+    pub memory_maximum: Option<Spanned<String>>,
     pub vcpus: Option<Spanned<u32>>,
     pub class: Option<Class>,
     pub weight: Option<Spanned<u32>>,

@@ -372,6 +372,29 @@ fn too_little_memory() {
 }
 
 #[test]
+fn a_maximum_is_at_least_the_memory() {
+    let maximum = |text: &str| {
+        problem(
+            "memory = \"256M\"",
+            &format!("memory = \"256M\"\nmemory-maximum = \"{text}\""),
+        )
+    };
+    assert_eq!(
+        maximum("128M"),
+        "appliance.toml:23: linux starts with 256M, which is more than its maximum"
+    );
+    assert!(maximum("much").contains("\"much\" is no size"));
+    assert_eq!(
+        maximum("268435457"),
+        "appliance.toml:23: memory comes in pages of 4K"
+    );
+    assert_eq!(
+        problem("memory = \"8M\"", "memory = \"8M\"\nmemory-maximum = \"8M\""),
+        "appliance.toml:9: controldom is a unikernel; its memory stays as it is"
+    );
+}
+
+#[test]
 fn names_that_do_not_work() {
     for name in ["hda", "xvd", "xvdq", "xvdaa", "xvda1"] {
         let text = problem("name = \"xvda\"", &format!("name = \"{name}\""));

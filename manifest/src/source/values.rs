@@ -8,33 +8,7 @@ use alloc::{
 };
 
 use crate::Device;
-
-/// Reads a size such as `256M`: a number and K, M, G or T, in powers of 1024; without a letter it is bytes.
-pub fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" => Some(0),
-        "K" | "KIB" => Some(10),
-        "M" | "MIB" => Some(20),
-        "G" | "GIB" => Some(30),
-        "T" | "TIB" => Some(40),
-        _ => None,
-    };
-    let number = digits.trim_end().parse::<u64>().ok();
-    number
-        .zip(shift)
-        .and_then(|(number, shift)| number.checked_mul(1 << shift))
-        .ok_or_else(|| format!("\"{text}\" is no size; write a number and K, M or G, such as \"256M\""))
-}
-
-/// Shows a size the way that [`size`] reads it.
-pub(super) fn show_size(bytes: u64) -> String {
-    let (shift, letter) = [(30, "G"), (20, "M"), (10, "K")]
-        .into_iter()
-        .find(|(shift, _)| bytes != 0 && bytes.trailing_zeros() >= *shift)
-        .unwrap_or((0, ""));
-    format!("{}{letter}", bytes >> shift)
-}
+pub use crate::size::{read as size, show as show_size};
 
 /// Reads a duration such as `200us`, in nanoseconds: a number and ns, us, ms or s.
 pub(super) fn duration(text: &str) -> Result<u64, String> {

@@ -157,6 +157,15 @@ impl Control for XenControl {
         operate(ATOLLOP_DOMAIN_DESTROY, &mut reference(domain))
     }
 
+    fn set_memory(&self, domain: DomainId, pages: u64) -> Result<(), Errno> {
+        let mut request = DomainMemory {
+            domain: domain.0,
+            pages,
+            ..DomainMemory::default()
+        };
+        operate(ATOLLOP_DOMAIN_MEMORY, &mut request)
+    }
+
     fn machine(&self, action: MachineAction) -> Result<(), Errno> {
         let action = match action {
             MachineAction::PowerOff => MACHINE_POWER_OFF,

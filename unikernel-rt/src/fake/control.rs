@@ -122,6 +122,12 @@ impl Control for FakeControl {
         Ok(())
     }
 
+    fn set_memory(&self, domain: DomainId, pages: u64) -> Result<(), Errno> {
+        let mut state = self.state.borrow_mut();
+        state.domains.get_mut(&domain.0).ok_or(Errno::ESRCH)?.target_pages = pages;
+        Ok(())
+    }
+
     fn machine(&self, action: MachineAction) -> Result<(), Errno> {
         self.state.borrow_mut().actions.push(action);
         Ok(())

@@ -62,6 +62,12 @@ impl World {
         (info.state, info.shutdown_reason) = (DOMAIN_STATE_STOPPED, reason);
     }
 
+    pub fn set_memory(&self, domain: DomainId, pages: u64, target: u64) {
+        let mut state = self.0.borrow_mut();
+        let info = &mut state.domains.get_mut(&domain).unwrap().info;
+        (info.memory_pages, info.target_pages) = (pages, target);
+    }
+
     pub fn refuse_to_start(&self, domain: DomainId, error: Option<Errno>) {
         self.0
             .borrow_mut()
@@ -155,6 +161,12 @@ impl Hypervisor for FakeHypervisor {
         let mut state = self.0.borrow_mut();
         state.calls.push(format!("destroy {domain}"));
         state.domains.entry(domain).or_default().info.state = DOMAIN_STATE_ABSENT;
+        Ok(())
+    }
+
+    fn set_memory(&mut self, domain: DomainId, pages: u64) -> Result<(), Errno> {
+        let mut state = self.0.borrow_mut();
+        state.calls.push(format!("memory {domain} {pages}"));
         Ok(())
     }
 

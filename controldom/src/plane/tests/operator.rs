@@ -255,3 +255,82 @@ fn nobody_else_is_the_operator() {
     assert_eq!(bench.world.receive(GUEST), [(XS_ERROR, "EACCES\0".into())]);
     assert_eq!(bench.world.take_calls(), [""; 0]);
 }
+
+#[test]
+fn a_guest_is_told_how_much_memory_it_may_have() {
+    let mut bench = bench();
+    let target = |bench: &Bench| bench.read("/local/domain/4/memory/target");
+    assert_eq!(target(&bench).as_deref(), Some("262144"));
+    assert_eq!(
+        bench.request("1 memory guest 128M"),
+        "1 ok guest is asked to have 128M; list shows how far it is"
+    );
+    assert_eq!(target(&bench).as_deref(), Some("131072"));
+    assert_eq!(bench.world.take_calls(), ["memory 4 32768"]);
+    for (request, answer) in [
+        (
+            "2 memory guest 63M",
+            "2 error guest can have 64M to 512M, not 63M",
+        ),
+        (
+            "3 memory guest 513M",
+            "3 error guest can have 64M to 512M, not 513M",
+        ),
+        ("4 memory guest much", "4 error \"much\" is no size"),
+        (
+            "5 memory guest",
+            "5 error memory takes the name of one domain and a size",
+        ),
+        ("6 memory driver 8M", "6 error driver is a unikernel"),
+        ("7 memory nobody 8M", "7 error there is no domain \"nobody\""),
+        ("8 memory controldom 8M", "8 error controldom is the supervisor"),
+    ] {
+        let reply = bench.request(request);
+        assert!(reply.starts_with(answer), "{reply}");
+    }
+    assert_eq!(target(&bench).as_deref(), Some("131072"));
+    assert_eq!(bench.world.take_calls(), [""; 0]);
+    // What did not work at once is tried again.
+    bench.world.take_calls();
+    assert!(bench.request("9 memory guest 128M").starts_with("9 ok"));
+    assert_eq!(target(&bench).as_deref(), Some("131068"));
+    assert!(bench.request("10 memory guest 128M").starts_with("10 ok"));
+    assert_eq!(target(&bench).as_deref(), Some("131072"));
+    // The next life begins with what the manifest says.
+    bench.request("11 restart guest");
+    bench.end(GUEST, SHUTDOWN_reboot);
+    assert!(
+        bench
+            .request("12 memory guest 128M")
+            .ends_with("guest does not run")
+    );
+    bench.pass(member::LEAVE_TIME * 2);
+    assert!(bench.is_running(GUEST));
+    assert_eq!(target(&bench).as_deref(), Some("262144"));
+}
+
+#[test]
+fn a_guest_that_lacks_memory_tries_again_when_another_is_gone() {
+    let mut manifest = manifest();
+    let mut second = manifest.domains[3].clone();
+    (second.name, second.disks, second.networks) = ("second".into(), vec![], vec![]);
+    manifest.domains.push(second);
+    let mut bench = bench_of(&manifest);
+    bench.settle();
+    let target = |bench: &Bench| bench.read("/local/domain/4/memory/target");
+    bench.world.set_memory(GUEST, 1000, 65536);
+    bench.end(DomainId(5), SHUTDOWN_poweroff);
+    bench.pass(member::LEAVE_TIME * 2);
+    assert_eq!(target(&bench).as_deref(), Some("262140"));
+    // Whoever has what it wants is left alone, and a restart needs the memory itself.
+    let mut bench = bench_of(&manifest);
+    bench.settle();
+    bench.world.set_memory(GUEST, 65538, 65536);
+    bench.end(DomainId(5), SHUTDOWN_poweroff);
+    bench.pass(member::LEAVE_TIME * 2);
+    assert_eq!(target(&bench).as_deref(), Some("262144"));
+    bench.world.set_memory(GUEST, 1000, 65536);
+    bench.end(DRIVER, SHUTDOWN_crash);
+    bench.pass(member::LEAVE_TIME * 2);
+    assert_eq!(target(&bench).as_deref(), Some("262144"));
+}

@@ -11,6 +11,8 @@ use crate::{
 
 /// Frames that are allocated in one piece at most, where memory need not be contiguous.
 const RUN: u64 = (64 << 20) / PAGE_SIZE;
+/// Frames in 1 GiB, for which a piece is looked for where the domain's memory has such a page.
+const GIANT_PAGE: u64 = (1 << 30) / PAGE_SIZE;
 /// Small pages in a large one.
 pub(super) const LARGE_PAGE: u64 = 512;
 
@@ -41,10 +43,18 @@ impl Memory {
             if contiguous && (start.0 != 0 || length / PAGE_SIZE != self.pages) {
                 return Err(Failure::Contiguous(mebibytes));
             }
-            let mut run = if contiguous { end - at } else { RUN };
+            let mut run = if contiguous { end - at } else { GIANT_PAGE };
             while at < end {
+                let giant = at.is_multiple_of(GIANT_PAGE) && end - at >= GIANT_PAGE;
+                if !contiguous && !giant {
+                    run = run.min(RUN);
+                }
                 let count = run.min(end - at);
-                let align = if count >= LARGE_PAGE { LARGE_PAGE } else { 1 };
+                let align = match count {
+                    GIANT_PAGE if giant => GIANT_PAGE,
+                    LARGE_PAGE.. => LARGE_PAGE,
+                    _ => 1,
+                };
                 let Some(first) = hv.frames.allocate_contiguous(count, align) else {
                     if contiguous {
                         return Err(Failure::Contiguous(mebibytes));
@@ -80,22 +90,50 @@ impl Memory {
                 if contiguous {
                     self.contiguous_base = Some(first.address());
                 }
-                self.to_zero.push_back((first.address(), count * PAGE_SIZE));
+                self.note_dirty(hv, first, count);
                 at += count;
+                if !contiguous && run == RUN {
+                    run = GIANT_PAGE;
+                }
             }
         }
         Ok(())
     }
 
+    /// Notes down what of a new run has to be zeroed.
+    fn note_dirty(&mut self, hv: &Hypervisor, first: Frame, count: u64) {
+        let mut dirty: Option<(Frame, u64)> = None;
+        for frame in (first.0..first.0 + count).map(Frame) {
+            if hv.frames.was_clean(frame) {
+                continue;
+            }
+            dirty = match dirty {
+                Some((start, length)) if start.0 + length == frame.0 => Some((start, length + 1)),
+                other => {
+                    self.to_zero
+                        .extend(other.map(|(start, length)| (start.address(), length * PAGE_SIZE)));
+                    Some((frame, 1))
+                }
+            };
+        }
+        self.to_zero
+            .extend(dirty.map(|(start, length)| (start.address(), length * PAGE_SIZE)));
+    }
+
     /// Zeroes or copies the next piece; false if nothing is left.
     pub(super) fn fill(&mut self, hv: &mut Hypervisor) -> bool {
-        if let Some((start, length)) = self.to_zero.front_mut() {
-            let now = (*length).min(PIECE as u64);
+        let mut left = PIECE as u64;
+        while left > 0
+            && let Some((start, length)) = self.to_zero.front_mut()
+        {
+            let now = (*length).min(left);
             hv.memory.zero(*start, now as usize);
-            (start.0, *length) = (start.0 + now, *length - now);
+            (start.0, *length, left) = (start.0 + now, *length - now, left - now);
             if *length == 0 {
                 self.to_zero.pop_front();
             }
+        }
+        if left < PIECE as u64 {
             return true;
         }
         let Some((at, bytes)) = self.to_copy.front().copied() else {

@@ -29,6 +29,7 @@ fn memory_is_given_back_and_taken_again() {
         RAM_PAGES as i64 + 2
     );
     assert_eq!(hv.frames.free_pages(), free + 2);
+    hv.check_accounts();
     // They come back empty; its rings are not part of its memory, so it may have two pages more, and not three.
     assert_eq!(with(&mut hv, id, op, XENMEM_populate_physmap, &request).0, 3);
     put(&hv, 3, LIST, &[RAM_PAGES + 1, RAM_PAGES + 2]);
@@ -348,4 +349,59 @@ fn batches_of_grants_go_in_pieces() {
         with(&mut hv, vcpu(3), op, GNTTABOP_transfer, &transfer).1.status,
         GNTST_general_error
     );
+}
+
+#[test]
+fn nobody_has_more_than_he_may() {
+    let mut hv = hypervisor();
+    let id = vcpu(3);
+    hv.domain_mut(id.domain).unwrap().spec.memory_maximum = (RAM_PAGES + 40) * 4096;
+    let op = __HYPERVISOR_memory_op;
+    let set = |hv: &mut Hypervisor, caller: u16, domain, pages| {
+        let request = DomainMemory {
+            domain,
+            pages,
+            ..Default::default()
+        };
+        with(
+            hv,
+            vcpu(caller),
+            __HYPERVISOR_atoll_op,
+            ATOLLOP_DOMAIN_MEMORY,
+            &request,
+        )
+        .0
+    };
+    let pages: std::vec::Vec<u64> = (RAM_PAGES..RAM_PAGES + 60).collect();
+    poke(&hv, 3, LIST, pages.as_bytes());
+    let request = MemoryReservation {
+        extent_start: LIST,
+        nr_extents: 60,
+        domid: DOMID_SELF,
+        ..Default::default()
+    };
+    let domain = MemoryDomain { domid: DOMID_SELF };
+    let most = RAM_PAGES as i64 + 42;
+    assert_eq!(with(&mut hv, id, op, XENMEM_maximum_reservation, &domain).0, most);
+    // Its rings are beside; more it may not have until it is told so.
+    assert_eq!(with(&mut hv, id, op, XENMEM_populate_physmap, &request).0, 2);
+    assert_eq!(set(&mut hv, 2, 3, RAM_PAGES + 20), error(Errno::PERM));
+    assert_eq!(set(&mut hv, 1, 9, RAM_PAGES + 20), error(Errno::SRCH));
+    assert_eq!(set(&mut hv, 1, 3, RAM_PAGES + 41), error(Errno::INVAL));
+    assert_eq!(set(&mut hv, 1, 3, 0), error(Errno::INVAL));
+    assert_eq!(set(&mut hv, 1, 3, RAM_PAGES + 20), 0);
+    assert_eq!(with(&mut hv, id, op, XENMEM_populate_physmap, &request).0, 22);
+    assert_eq!(with(&mut hv, id, op, XENMEM_increase_reservation, &request).0, 0);
+    assert_eq!(set(&mut hv, 1, 3, RAM_PAGES + 40), 0);
+    assert_eq!(with(&mut hv, id, op, XENMEM_populate_physmap, &request).0, 42);
+    assert_eq!(with(&mut hv, id, op, XENMEM_current_reservation, &domain).0, most);
+    // Told to have less, it keeps what it has until it gives it back, and gets none again.
+    assert_eq!(set(&mut hv, 1, 3, 8), 0);
+    let less = MemoryReservation {
+        nr_extents: 10,
+        ..request
+    };
+    assert_eq!(with(&mut hv, id, op, XENMEM_decrease_reservation, &less).0, 10);
+    assert_eq!(with(&mut hv, id, op, XENMEM_populate_physmap, &less).0, 0);
+    hv.check_accounts();
 }

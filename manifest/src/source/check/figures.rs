@@ -27,6 +27,30 @@ impl Checker<'_> {
         bytes
     }
 
+    /// The most that the domain can be given later.
+    pub(super) fn memory_maximum(&mut self, source: &raw::Domain, memory: u64) -> u64 {
+        let Some(maximum) = &source.memory_maximum else {
+            return memory;
+        };
+        let Some(bytes) = self.read(maximum, |text| values::size(text)) else {
+            return memory;
+        };
+        let name = source.name.get_ref();
+        if source.kind.get_ref() == &raw::Kind::Unikernel {
+            let message = format!("{name} is a unikernel; its memory stays as it is");
+            self.report(maximum.span(), message);
+        } else if bytes < memory {
+            let message = format!(
+                "{name} starts with {}, which is more than its maximum",
+                source.memory.get_ref()
+            );
+            self.report(maximum.span(), message);
+        } else if bytes % 4096 != 0 {
+            self.report(maximum.span(), "memory comes in pages of 4K");
+        }
+        bytes.max(memory)
+    }
+
     pub(super) fn vcpus(&mut self, source: &raw::Domain) -> u32 {
         let Some(vcpus) = &source.vcpus else { return 1 };
         let unikernel = source.kind.get_ref() == &raw::Kind::Unikernel;
