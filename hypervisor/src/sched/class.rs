@@ -73,4 +73,12 @@ impl Class {
             _ => 0,
         }
     }
+
+    /// How long it runs until it is so much older.
+    pub(super) fn ages_within(self, aged: i64) -> u64 {
+        match self {
+            Self::Shared(weight) => aged.max(0) as u64 / USUAL_WEIGHT * u64::from(weight),
+            _ => u64::MAX,
+        }
+    }
 }

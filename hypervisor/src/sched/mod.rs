@@ -295,37 +295,31 @@ impl Scheduler {
     fn come_back(&mut self, id: VcpuId, group: usize, now: u64) {
         if self.groups[group].ready == 0 {
             shared::join(&mut self.groups, group);
-        } else if self.groups[group].waiting.is_empty() {
-            // Nobody was picked for as long as nobody waited.
-            let run: Vec<usize> = self.groups[group]
-                .allowed
-                .iter()
-                .filter(|processor| {
-                    let current = self
-                        .processors
-                        .get(*processor)
-                        .and_then(|this| this.current.as_ref());
-                    let member = current.and_then(|current| self.members.get(&current.id));
-                    member.is_some_and(|member| member.group == Some(group) && member.ready)
-                })
-                .collect();
-            let mut youngest = None;
-            for processor in run {
-                self.charge(processor, now);
-                let current = self.processors[processor].current.as_ref();
-                let age = current
-                    .and_then(|current| self.members.get(&current.id))
-                    .map(|member| member.age);
-                youngest = [youngest, age].into_iter().flatten().min();
-            }
-            let clock = &mut self.groups[group].clock;
-            *clock = (*clock).max(youngest.unwrap_or(*clock));
+        } else {
+            self.catch_up(group, now);
         }
         let group = &mut self.groups[group];
         group.ready += 1;
         if let Some(member) = self.members.get_mut(&id) {
-            member.age = member.age.max(group.clock);
+            member.age = member.age.max(group.clock - shared::PREEMPTS);
         }
+    }
+
+    /// Brings the clock of a group up to date if nobody of it waits: then nobody of it was picked either.
+    fn catch_up(&mut self, group: usize, now: u64) {
+        if !self.groups[group].waiting.is_empty() {
+            return;
+        }
+        let mut youngest = None;
+        for processor in self.groups[group].allowed.iter() {
+            let age = self.processors.get(processor).and_then(|this| {
+                let member = self.members.get(&this.current.as_ref()?.id)?;
+                (member.group == Some(group) && member.ready).then(|| self.age_on(processor, now))
+            });
+            youngest = [youngest, age].into_iter().flatten().min();
+        }
+        let clock = &mut self.groups[group].clock;
+        *clock = (*clock).max(youngest.unwrap_or(*clock));
     }
 
     /// A vCPU may not run.
@@ -370,8 +364,7 @@ impl Scheduler {
                 }
             }
         };
-        let displaced = last.map(|(id, _)| id).filter(|last| Some(*last) != id);
-        let call = self.look_after_waiting(displaced, now);
+        let call = self.look_after_waiting(now);
         Picked { id, call }
     }
 
@@ -484,6 +477,10 @@ impl Scheduler {
     /// The one that ran goes back to those that wait, if it still may run; and whether it gave way.
     fn retire(&mut self, processor: usize, now: u64) -> Option<(VcpuId, bool)> {
         self.charge(processor, now);
+        let current = self.processors[processor].current.as_ref()?;
+        if let Some(group) = self.members.get(&current.id).and_then(|member| member.group) {
+            self.catch_up(group, now);
+        }
         let last = self.processors[processor].current.take()?;
         self.settle(last.id.domain, &last);
         let member = self.members.get_mut(&last.id)?;
@@ -625,5 +622,7 @@ impl Scheduler {
     }
 }
 
+#[cfg(test)]
+mod simulator;
 #[cfg(test)]
 mod tests;

@@ -65,26 +65,24 @@ impl Scheduler {
         let nobody_told = !candidates.iter().any(told);
         let this = &mut self.processors[oldest];
         let current = this.current.as_mut()?;
-        if woken && lead > shared::PREEMPTS {
-            let soon = now.max(current.since + shared::SHORTEST_RUN);
+        if woken {
+            let runs = self.members.get(&current.id)?.class;
+            let soon = now.saturating_add(runs.ages_within(shared::PREEMPTS - lead));
+            let soon = soon.max(current.since + shared::SHORTEST_RUN);
             current.slice_end = current.slice_end.min(soon);
         }
         let overdue = now >= current.slice_end && lead > attachment - near(oldest);
         let end = current.slice_end;
-        let wanted = nobody_told || overdue || woken && lead > shared::PREEMPTS;
+        let wanted = nobody_told || overdue || woken;
         (wanted && !this.looks_by(end)).then_some(oldest)
     }
 
-    /// After a choice: who lost the processor, or else the youngest that waits, may be for another one.
-    pub(super) fn look_after_waiting(&mut self, displaced: Option<VcpuId>, now: u64) -> Option<usize> {
-        let urgent = displaced
-            .filter(|id| self.members.get(id).is_some_and(|member| member.group.is_none()))
-            .or_else(|| self.urgent.first().copied());
-        if let Some(call) = urgent
-            .filter(|id| self.urgent.contains(id))
-            .and_then(|id| self.place(id, now, false))
-        {
-            return Some(call);
+    /// After a choice: whoever waits may be for another processor, the one that lost this one above all.
+    pub(super) fn look_after_waiting(&mut self, now: u64) -> Option<usize> {
+        for index in 0..self.urgent.len() {
+            if let Some(call) = self.place(self.urgent[index], now, false) {
+                return Some(call);
+            }
         }
         (0..self.groups.len()).find_map(|group| {
             let youngest = self.groups[group]
@@ -111,7 +109,7 @@ impl Scheduler {
     }
 
     /// The age of the shared one that runs on a processor, as of now.
-    fn age_on(&self, processor: usize, now: u64) -> i64 {
+    pub(super) fn age_on(&self, processor: usize, now: u64) -> i64 {
         let Some(current) = &self.processors[processor].current else {
             return i64::MIN / 2;
         };

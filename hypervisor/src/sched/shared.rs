@@ -4,7 +4,8 @@
 //! weight. A vCPU that ran elsewhere must be younger by a turn of its own to be taken from there, so few move.
 //!
 //! Ages are compared across the machine, which asks for three bounds:
-//! - Who slept comes back no younger than those who did not ([`Group::clock`]): sleeping earns no hoard.
+//! - Who slept comes back a moment younger than those who did not ([`Group::clock`], [`PREEMPTS`]), and not more: it runs soon, and sleeping earns no
+//!   hoard.
 //! - One that is so heavy that it always runs falls behind its group's clock for ever; it is held to within [`Group::most_lag`], so it
 //!   does not keep a processor for that long once others want more.
 //! - Vcpus that are pinned to a crowded processor fall behind those that are not. Within a group that never happens, since every member may run wherever the
@@ -19,7 +20,8 @@ use crate::domain::VcpuId;
 pub(super) const MOST_LEAD: i64 = 100_000_000;
 /// What one has at least of its turn before it is cut short, in nanoseconds.
 pub(super) const SHORTEST_RUN: u64 = 1_000_000;
-/// How much older than one that wakes is old enough to cut a turn short, in virtual nanoseconds.
+/// By how much one that slept may be younger than those that did not, if it is; and how much older than one that wakes is old enough for one's turn to be cut
+/// short. Virtual nanoseconds.
 pub(super) const PREEMPTS: i64 = 2_000_000;
 
 /// The shared vCPUs of the same set of processors.
@@ -91,7 +93,8 @@ pub(super) fn picked(groups: &mut [Group], members: &mut Members, index: usize, 
     group.clock = group.clock.max(age);
     let clock = group.clock;
     for (other, group) in groups.iter_mut().enumerate() {
-        let lead = group.clock.saturating_sub(clock);
+        let waits = group.waiting.iter().map(|id| members[id].age).min();
+        let lead = waits.unwrap_or(group.clock).saturating_sub(clock);
         if other == index || lead <= MOST_LEAD {
             continue;
         }
