@@ -3,6 +3,9 @@
 //! Sleeping is what lets several emulated processors share a real one: a waiter that spins there takes the time that the holder needs, and in a queue
 //! of spinning waiters everybody waits for whoever is next, even while that one cannot run. So there is no queue: who comes first takes the
 //! lock, and each release wakes one of those that sleep, in turn.
+//!
+//! A processor may ask urgently, because a realtime vCPU waits for what it does. While somebody does, nobody else is admitted: it waits for the one who has
+//! the lock, and for others that are urgent, and for nobody who came later or waited longer.
 #![allow(unsafe_code)] // A lock.
 
 use core::{
@@ -17,7 +20,6 @@ const SPINS: u32 = if cfg!(test) { 1 } else { 200 };
 
 /// The most processors that a lock is between.
 pub const MOST: usize = 256;
-const WORDS: usize = MOST / u64::BITS as usize;
 
 /// How waiting is done.
 pub trait Waiting {
@@ -30,10 +32,12 @@ pub trait Waiting {
 /// A lock between at most [`MOST`] processors.
 pub struct Lock<T> {
     taken: AtomicBool,
-    /// Those that sleep, or are about to: a bit each.
-    sleepers: [AtomicU64; WORDS],
-    /// The one that was woken last.
-    woken: AtomicUsize,
+    /// How many ask urgently.
+    urgent: AtomicUsize,
+    /// Those that sleep, or are about to.
+    sleepers: Sleepers,
+    /// The same of those that ask urgently.
+    urgent_sleepers: Sleepers,
     value: UnsafeCell<T>,
 }
 
@@ -51,39 +55,48 @@ impl<T> Lock<T> {
     pub const fn new(value: T) -> Self {
         Self {
             taken: AtomicBool::new(false),
-            sleepers: [const { AtomicU64::new(0) }; WORDS],
-            woken: AtomicUsize::new(0),
+            urgent: AtomicUsize::new(0),
+            sleepers: Sleepers::new(),
+            urgent_sleepers: Sleepers::new(),
             value: UnsafeCell::new(value),
         }
     }
 
-    /// Waits until the lock is free, and takes it. The second answer: whether the processor has slept, so that interrupts may have come.
-    pub fn lock<W: Waiting>(&self, processor: usize) -> (Guard<'_, T, W>, bool) {
-        let (sleepers, bit) = (&self.sleepers[processor / 64], 1 << (processor % 64));
-        let mut slept = false;
+    /// Waits until the lock is free, and takes it; before everybody who does not ask urgently if `urgent`.
+    pub fn lock<W: Waiting>(&self, processor: usize, urgent: bool) -> Guard<'_, T, W> {
+        if !urgent {
+            return self.wait(processor, &self.sleepers, false);
+        }
+        self.urgent.fetch_add(1, Ordering::SeqCst);
+        let guard = self.wait(processor, &self.urgent_sleepers, true);
+        self.urgent.fetch_sub(1, Ordering::SeqCst);
+        guard
+    }
+
+    fn wait<W: Waiting>(&self, processor: usize, sleepers: &Sleepers, urgent: bool) -> Guard<'_, T, W> {
         loop {
             for _ in 0..SPINS {
-                if let Some(guard) = self.try_lock() {
-                    return (guard, slept);
+                if let Some(guard) = self.try_lock(urgent) {
+                    return guard;
                 }
                 core::hint::spin_loop();
             }
-            sleepers.fetch_or(bit, Ordering::SeqCst);
-            // Whoever releases it from here on sees the bit.
-            let guard = self.try_lock();
+            sleepers.insert(processor);
+            // Whoever releases it from here on sees that.
+            let guard = self.try_lock(urgent);
             if guard.is_none() {
                 W::sleep();
-                slept = true;
             }
-            sleepers.fetch_and(!bit, Ordering::SeqCst);
+            sleepers.remove(processor);
             if let Some(guard) = guard {
-                return (guard, slept);
+                return guard;
             }
         }
     }
 
-    fn try_lock<W: Waiting>(&self) -> Option<Guard<'_, T, W>> {
-        let free = !self.taken.load(Ordering::SeqCst) && !self.taken.swap(true, Ordering::SeqCst);
+    fn try_lock<W: Waiting>(&self, urgent: bool) -> Option<Guard<'_, T, W>> {
+        let admitted = urgent || self.urgent.load(Ordering::SeqCst) == 0;
+        let free = admitted && !self.taken.load(Ordering::SeqCst) && !self.taken.swap(true, Ordering::SeqCst);
         // Not made for nothing: its end would release the lock.
         free.then(|| Guard {
             lock: self,
@@ -93,25 +106,68 @@ impl<T> Lock<T> {
 
     fn release<W: Waiting>(&self) {
         self.taken.store(false, Ordering::SeqCst);
-        let sleepers = self.sleepers.each_ref().map(|word| word.load(Ordering::SeqCst));
-        if sleepers != [0; WORDS] {
-            let woken = next(&sleepers, self.woken.load(Ordering::Relaxed));
-            self.woken.store(woken, Ordering::Relaxed);
+        // One that is urgent and does not sleep takes the lock after this, and wakes one of the others when it releases it.
+        let woken = self.urgent_sleepers.next().or_else(|| {
+            let admitted = self.urgent.load(Ordering::SeqCst) == 0;
+            admitted.then(|| self.sleepers.next()).flatten()
+        });
+        if let Some(woken) = woken {
             W::wake(woken);
         }
     }
 }
 
-/// The bit that follows `last`, around the end.
-fn next(bits: &[u64; WORDS], last: usize) -> usize {
-    let at = last / 64;
-    let behind = bits[at] & (!1_u64).checked_shl(last as u32 % 64).unwrap_or(0);
-    let words = (1..=WORDS).map(|ahead| (at + ahead) % WORDS);
-    let rest = words.map(|word| (word, bits[word]));
-    let found = core::iter::once((at, behind))
-        .chain(rest)
-        .find(|(_, word)| *word != 0);
-    found.map_or(last, |(word, bits)| word * 64 + bits.trailing_zeros() as usize)
+/// Processors that sleep.
+struct Sleepers {
+    /// A bit each.
+    words: [AtomicU64; WORDS],
+    /// The one that was woken last.
+    woken: AtomicUsize,
+}
+
+const WORDS: usize = MOST / 64;
+
+impl Sleepers {
+    const fn new() -> Self {
+        Self {
+            words: [const { AtomicU64::new(0) }; WORDS],
+            woken: AtomicUsize::new(0),
+        }
+    }
+
+    fn insert(&self, processor: usize) {
+        self.words[processor / 64].fetch_or(1 << (processor % 64), Ordering::SeqCst);
+    }
+
+    fn remove(&self, processor: usize) {
+        self.words[processor / 64].fetch_and(!(1 << (processor % 64)), Ordering::SeqCst);
+    }
+
+    /// The one whose turn it is to be woken: the first behind the last, around the end.
+    fn next(&self) -> Option<usize> {
+        let last = self.woken.load(Ordering::Relaxed);
+        let behind = (!1_u64).checked_shl((last % 64) as u32).unwrap_or(0);
+        let first = last / 64;
+        let mut found = None;
+        // The first word twice: its end, and at last its beginning.
+        for step in 0..=WORDS {
+            let index = (first + step) % WORDS;
+            let mask = match step {
+                0 => behind,
+                WORDS => !behind,
+                _ => u64::MAX,
+            };
+            let bits = self.words[index].load(Ordering::SeqCst) & mask;
+            if bits != 0 {
+                found = Some(index * 64 + bits.trailing_zeros() as usize);
+                break;
+            }
+        }
+        if let Some(processor) = found {
+            self.woken.store(processor, Ordering::Relaxed);
+        }
+        found
+    }
 }
 
 impl<T, W: Waiting> Deref for Guard<'_, T, W> {
@@ -139,7 +195,7 @@ impl<T, W: Waiting> Drop for Guard<'_, T, W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{sync::Mutex, thread, thread::Thread};
+    use std::{sync::Mutex, thread, thread::Thread, vec::Vec};
 
     static THREADS: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
 
@@ -165,7 +221,7 @@ mod tests {
                 thread::spawn(move || {
                     start.wait();
                     for _ in 0..TURNS {
-                        let (mut guard, _) = LOCK.lock::<Parking>(index);
+                        let mut guard = LOCK.lock::<Parking>(index, index == 3);
                         let before = *guard;
                         if before.is_multiple_of(64) {
                             thread::yield_now();
@@ -178,23 +234,82 @@ mod tests {
         *THREADS.lock().unwrap() = threads.iter().map(|thread| thread.thread().clone()).collect();
         start.wait();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert_eq!(*LOCK.lock::<Parking>(0).0, 4 * TURNS);
-        assert!(LOCK.sleepers.iter().all(|word| word.load(Ordering::Relaxed) == 0));
+        assert_eq!(*LOCK.lock::<Parking>(0, false), 4 * TURNS);
+        assert_eq!(LOCK.sleepers.next().or(LOCK.urgent_sleepers.next()), None);
+        assert_eq!(LOCK.urgent.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn admits_who_is_urgent_before_all_that_wait() {
+        struct Yielding;
+        impl Waiting for Yielding {
+            fn sleep() {
+                thread::yield_now();
+            }
+            fn wake(_: usize) {}
+        }
+        static ORDERS: Lock<Vec<bool>> = Lock::new(Vec::new());
+        let guard = ORDERS.lock::<Yielding>(0, false);
+        let wait = |processor, urgent| {
+            thread::spawn(move || ORDERS.lock::<Yielding>(processor, urgent).push(urgent))
+        };
+        let mut threads: Vec<_> = (1..4).map(|processor| wait(processor, false)).collect();
+        while (1..4).any(|processor| ORDERS.sleepers.words[0].load(Ordering::SeqCst) >> processor & 1 == 0) {
+            thread::yield_now();
+        }
+        threads.push(wait(200, true));
+        while ORDERS.urgent.load(Ordering::SeqCst) == 0 {
+            thread::yield_now();
+        }
+        drop(guard);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(*ORDERS.lock::<Yielding>(0, false), [true, false, false, false]);
+    }
+
+    #[test]
+    fn one_that_is_urgent_is_woken_first_and_then_the_others_in_turn() {
+        std::thread_local! {
+            static WOKEN: core::cell::Cell<Option<usize>> = const { core::cell::Cell::new(None) };
+        }
+        struct Noting;
+        impl Waiting for Noting {
+            fn sleep() {}
+            fn wake(processor: usize) {
+                WOKEN.set(Some(processor));
+            }
+        }
+        let lock = Lock::new(());
+        let woken = || {
+            drop(lock.lock::<Noting>(0, false));
+            WOKEN.take()
+        };
+        assert_eq!(woken(), None);
+        [3, 64, 255]
+            .iter()
+            .for_each(|processor| lock.sleepers.insert(*processor));
+        assert_eq!([woken(), woken(), woken(), woken()], [3, 64, 255, 3].map(Some));
+        // Two that are urgent: one sleeps, the other is about to take the lock.
+        let guard = lock.lock::<Noting>(0, false);
+        lock.urgent.store(2, Ordering::SeqCst);
+        lock.urgent_sleepers.insert(70);
+        drop(guard);
+        assert_eq!(WOKEN.take(), Some(70));
+        assert!(lock.try_lock::<Noting>(false).is_none());
+        lock.urgent_sleepers.remove(70);
+        drop(lock.try_lock::<Noting>(true));
+        assert_eq!(WOKEN.take(), None);
     }
 
     #[test]
     fn wakes_in_turn() {
-        let next = |set: &[usize], last| {
-            let mut bits = [0; WORDS];
-            set.iter().for_each(|at| bits[at / 64] |= 1 << (at % 64));
-            next(&bits, last)
-        };
-        for set in [&[0, 1, 3][..], &[63], &[0, 63, 64, 255], &[5, 130], &[255]] {
-            for last in 0..MOST {
-                let following = (1..=MOST).map(|ahead| (last + ahead) % MOST);
-                let expected = following.into_iter().find(|at| set.contains(at)).unwrap();
-                assert_eq!(next(set, last), expected, "{set:?} after {last}");
-            }
-        }
+        let sleepers = Sleepers::new();
+        assert_eq!(sleepers.next(), None);
+        [0, 1, 63, 64, 200, 255]
+            .iter()
+            .for_each(|processor| sleepers.insert(*processor));
+        let woken: Vec<_> = core::iter::from_fn(|| sleepers.next()).take(8).collect();
+        assert_eq!(woken, [1, 63, 64, 200, 255, 0, 1, 63]);
+        sleepers.remove(64);
+        assert_eq!(sleepers.next(), Some(200));
     }
 }

@@ -215,9 +215,6 @@ impl Hypervisor {
             vcpu.extended.save();
             vcpu.loaded_on = None;
         }
-        if let Some(last) = last {
-            self.scheduler.anchor(last, None);
-        }
         // The last one may also have been of a domain that was destroyed meanwhile.
         if last.is_none_or(|last| last.domain != id.domain) {
             virt::forget_branches();
@@ -230,7 +227,7 @@ impl Hypervisor {
             vcpu.extended.load();
             vcpu.loaded_on = Some(processor);
             self.processors[processor].loaded = Some(id);
-            self.scheduler.anchor(id, Some(processor));
+            self.scheduler.loaded(id, processor);
         }
     }
 

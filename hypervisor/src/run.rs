@@ -63,9 +63,10 @@ impl Own {
         }
     }
 
-    fn lock(&self) -> Locked {
+    /// Waits for the lock; `urgent` is for what a realtime vCPU waits for.
+    fn lock(&self, urgent: bool) -> Locked {
         let hypervisor = HYPERVISOR.get().expect("processors work once there is work");
-        let (mut guard, _): (Locked, bool) = hypervisor.lock(self.index);
+        let mut guard: Locked = hypervisor.lock(self.index, urgent);
         guard.processors[self.index].account.arrive(time::ticks());
         guard
     }
@@ -92,7 +93,7 @@ pub fn run(mut hv: Hypervisor) -> ! {
 /// Another processor begins.
 fn join(processor: usize) -> ! {
     let own = Own::new(processor);
-    let hv = own.lock();
+    let hv = own.lock(false);
     virt::enable_here(&*hv.backend);
     own.unlock(hv, Phase::Waiting);
     work(processor)
@@ -100,7 +101,7 @@ fn join(processor: usize) -> ! {
 
 fn work(processor: usize) -> ! {
     let mut own = Own::new(processor);
-    let mut hv = own.lock();
+    let mut hv = own.lock(false);
     own.seat = hv.processors[processor].seat.clone();
     own.watch = hv.processors[processor].account.watch();
     loop {
@@ -129,6 +130,7 @@ fn idle(mut hv: Locked, own: &mut Own) -> Locked {
     let alarm = ends.into_iter().flatten().min();
     own.clock.set(alarm);
     hv.scheduler.idle(own.index, alarm);
+    let urgency = hv.scheduler.urgency(own.index);
     hv.processors[own.index].account.current = None;
     own.unlock(hv, Phase::Idle);
     if own.index == 0 && platform::log::show_some() {
@@ -137,7 +139,7 @@ fn idle(mut hv: Locked, own: &mut Own) -> Locked {
         platform::interrupts::wait();
     }
     own.watch.left(time::ticks());
-    let mut hv = own.lock();
+    let mut hv = own.lock(urgency.after_interrupt);
     hv.scheduler.work(own.index);
     hv
 }
@@ -196,6 +198,7 @@ fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
         let alarm = ends.into_iter().flatten().min();
         own.clock.set(alarm);
         hv.first_guest.get_or_insert_with(time::now);
+        let urgency = hv.scheduler.urgency(own.index);
         let Some((mut guest, root, stay)) = hv.depart(own.index, id, alarm) else {
             return hv;
         };
@@ -206,11 +209,16 @@ fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
         if own.index == 0 {
             platform::log::show_some();
         }
-        hv = own.lock();
+        let interrupted = matches!(exit, Exit::Interrupt | Exit::NonMaskableInterrupt);
+        hv = own.lock(if interrupted {
+            urgency.after_interrupt
+        } else {
+            urgency.always
+        });
         let reason = figures::reason(&exit);
         hv.processors[own.index].account.because(reason);
         let same = hv.arrive(own.index, id, stay, reason);
-        if matches!(exit, Exit::Interrupt | Exit::NonMaskableInterrupt) {
+        if interrupted {
             platform::interrupts::window();
         } else if same {
             handle(&mut hv, own.index, id, exit);

@@ -14,8 +14,12 @@ mod shared;
 
 use alloc::vec::Vec;
 
-use xen_abi::xen::{
-    NR_VIRQS, VIRQ_ARCH_0, VIRQ_CON_RING, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER, VIRQ_XENOPROF, VIRQ_XENPMU,
+use xen_abi::{
+    hvm::params::{CallbackVia, HVM_PARAM_CALLBACK_IRQ},
+    xen::{
+        NR_VIRQS, VIRQ_ARCH_0, VIRQ_CON_RING, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER, VIRQ_XENOPROF,
+        VIRQ_XENPMU,
+    },
 };
 
 pub use interrupts::{Vectors, raise_interrupt};
@@ -210,12 +214,21 @@ pub fn unmask(hv: &mut Hypervisor, domain: DomainId, port: u32) -> Result<(), Er
     Ok(())
 }
 
-/// The upcall flag of a vCPU was set that was clear.
+/// The upcall flag of a vCPU was set that was clear. One that runs and takes no interrupts for events, as unikernels do not, is left alone: it looks at the
+/// flag itself, and once more when it is about to sleep.
 fn announced(hv: &mut Hypervisor, vcpu: VcpuId) {
-    if let Some(told) = hv.vcpu_mut(vcpu) {
-        told.upcall_edge = true;
+    let Some(body) = hv.body_mut(vcpu.domain) else {
+        return;
+    };
+    let by_domain = CallbackVia::from_param(body.parameters[HVM_PARAM_CALLBACK_IRQ as usize]);
+    let Some(told) = body.vcpus.get_mut(vcpu.index as usize) else {
+        return;
+    };
+    told.upcall_edge = true;
+    let takes_interrupts = told.upcall_vector.is_some() || matches!(by_domain, Some(CallbackVia::Vector(_)));
+    if takes_interrupts || told.on.is_none() {
+        hv.wake(vcpu);
     }
-    hv.wake(vcpu);
 }
 
 /// Whether a port has an event; false for numbers beyond the ABI.

@@ -101,6 +101,12 @@ fn pages_are_taken_away_from_vcpus_that_do_not_run() {
     assert!(hv.arrive(1, id(1), running.stay, 0));
 }
 
+/// The guest has seen its upcalls.
+fn clear_upcall(hv: &Hypervisor) {
+    let body = hv.body(GUEST).unwrap();
+    hv.memory.zero(body.shared_info.address(), 4096);
+}
+
 #[test]
 fn one_call_reaches_who_runs_and_none_who_works() {
     let mut hv = hypervisor();
@@ -108,11 +114,22 @@ fn one_call_reaches_who_runs_and_none_who_works() {
     event::send(&mut hv, GUEST, port).unwrap();
     assert!(!hv.scheduler.processor(0).called, "it has the lock");
     let other = event::bind_ipi(&mut hv, GUEST, 0).unwrap();
-    hv.body_mut(GUEST).unwrap().vcpus[0].upcall_edge = false;
+    clear_upcall(&hv);
     let running = enter(&mut hv, 0);
-    hv.wake(id(0));
-    assert!(hv.scheduler.processor(0).called && !hv.scheduler.processor(1).called);
+    // A unikernel that runs sees it without being told.
     event::send(&mut hv, GUEST, other).unwrap();
+    assert!(!hv.scheduler.processor(0).called);
+    hv.body_mut(GUEST).unwrap().vcpus[0].upcall_vector = Some(0x40);
+    let (third, fourth) = (
+        event::bind_ipi(&mut hv, GUEST, 0),
+        event::bind_ipi(&mut hv, GUEST, 0),
+    );
+    clear_upcall(&hv);
+    event::send(&mut hv, GUEST, third.unwrap()).unwrap();
+    assert!(hv.scheduler.processor(0).called && !hv.scheduler.processor(1).called);
+    clear_upcall(&hv);
+    event::send(&mut hv, GUEST, fourth.unwrap()).unwrap();
+    assert_eq!(hv.scheduler.processor(0).calls, 1, "it is on its way out already");
     running.thread.join().unwrap();
     assert!(hv.arrive(0, id(0), running.stay, 0));
 }

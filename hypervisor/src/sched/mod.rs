@@ -57,6 +57,15 @@ pub struct Picked {
     pub call: Option<usize>,
 }
 
+/// When a processor goes before others in what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Urgency {
+    /// It is one domain's alone, or a realtime vCPU runs there.
+    pub always: bool,
+    /// Also because a realtime vCPU is at home there, whose interrupt it may be.
+    pub after_interrupt: bool,
+}
+
 /// Run queues of the machine.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -224,22 +233,37 @@ impl Scheduler {
         self.members.get(&id).is_some_and(|member| member.on.is_some())
     }
 
-    /// Until further notice only this processor can run the vCPU, or any that it may run on.
-    pub fn anchor(&mut self, id: VcpuId, processor: Option<usize>) {
+    /// The vCPU was loaded into a processor: no other can run it until another vCPU takes its place there.
+    pub fn loaded(&mut self, id: VcpuId, processor: usize) {
+        self.unload(processor, id);
         if let Some(member) = self.members.get_mut(&id) {
-            member.anchor = processor;
+            member.anchor = Some(processor);
+            self.processors[processor].loaded = Some(id);
         }
     }
 
-    /// Whether a processor goes before others: always; and after an interrupt, because it may be a realtime vCPU's.
-    pub fn is_urgent(&self, processor: usize) -> (bool, bool) {
+    /// What is loaded in a processor makes room for `id`.
+    fn unload(&mut self, processor: usize, id: VcpuId) {
+        if let Some(last) = self.processors[processor].loaded.take_if(|last| *last != id)
+            && let Some(member) = self.members.get_mut(&last)
+        {
+            member.anchor = None;
+        }
+    }
+
+    /// When a processor goes before others.
+    pub fn urgency(&self, processor: usize) -> Urgency {
         let this = &self.processors[processor];
         let current = this
             .current
             .as_ref()
             .and_then(|current| self.members.get(&current.id));
         let runs_realtime = current.is_some_and(|member| matches!(member.class, Class::Realtime { .. }));
-        (this.exclusive || runs_realtime, this.realtime > 0)
+        let always = this.exclusive || runs_realtime;
+        Urgency {
+            always,
+            after_interrupt: always || this.realtime > 0,
+        }
     }
 
     /// A processor works.
@@ -265,7 +289,11 @@ impl Scheduler {
     /// A processor is to look around. False: it does, or was told already.
     pub fn call(&mut self, processor: usize) -> bool {
         let this = &mut self.processors[processor];
-        this.doing != Doing::Work && !core::mem::replace(&mut this.called, true)
+        if this.doing == Doing::Work || core::mem::replace(&mut this.called, true) {
+            return false;
+        }
+        this.calls += 1;
+        true
     }
 
     /// A vCPU may run. Answers whom to call.
@@ -339,7 +367,7 @@ impl Scheduler {
         self.dequeue(id);
     }
 
-    /// Chooses who runs on `processor` from now on; whoever ran until now waits again if it still may run. One that was preempted goes before its equals
+    /// Chooses who runs on `processor` from now on, and is [loaded](Self::loaded) there before anybody else asks; whoever ran until now waits again if it still may run. One that was preempted goes before its equals
     /// if its turn is not over.
     pub fn pick(&mut self, processor: usize, now: u64) -> Picked {
         let last = self.retire(processor, now);
@@ -553,6 +581,7 @@ impl Scheduler {
     fn dispatch(&mut self, id: VcpuId, processor: usize, now: u64, limit: Option<u64>, piece: Option<i64>) {
         self.dequeue(id);
         self.migrate(id, processor);
+        self.unload(processor, id);
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };

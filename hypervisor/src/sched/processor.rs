@@ -20,12 +20,16 @@ pub struct Processor {
     pub doing: Doing,
     /// It was sent an interrupt since it gave up the lock, and will ask for it.
     pub called: bool,
+    /// How often it was sent one.
+    pub calls: u64,
     /// What its timer is set to.
     pub alarm: Option<u64>,
     /// Nobody but one domain runs there.
     pub exclusive: bool,
     /// How many realtime vCPUs are at home there.
     pub(super) realtime: u32,
+    /// Whose extended state is in it.
+    pub(super) loaded: Option<VcpuId>,
     pub(super) current: Option<Current>,
 }
 
@@ -50,9 +54,11 @@ impl Processor {
         Self {
             doing: Doing::Work,
             called: false,
+            calls: 0,
             alarm: None,
             exclusive: false,
             realtime: 0,
+            loaded: None,
             current: None,
         }
     }

@@ -1,7 +1,7 @@
 //! A set of processors, by number.
 
 /// The most processors that the hypervisor tells apart.
-pub const MOST_PROCESSORS: usize = 256;
+pub const MOST_PROCESSORS: usize = crate::lock::MOST;
 const WORDS: usize = MOST_PROCESSORS / 64;
 
 /// Processors, by number below [`MOST_PROCESSORS`].

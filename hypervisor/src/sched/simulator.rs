@@ -205,6 +205,7 @@ impl Simulation {
         let Some(id) = id else {
             return self.scheduler.idle(processor, alarm);
         };
+        self.scheduler.loaded(id, processor);
         self.scheduler.depart(processor, alarm);
         let task = self.tasks.iter().position(|task| task.id == id).unwrap();
         station.runs = Some((task, self.now));
@@ -231,7 +232,11 @@ impl Simulation {
             let member = &scheduler.members[id];
             assert!(member.ready && member.on.is_none() && member.throttled.is_none());
             let mut looked_after = called;
-            for processor in member.allowed.iter() {
+            for processor in member
+                .allowed
+                .iter()
+                .filter(|processor| member.may_run_on(*processor))
+            {
                 let this = &scheduler.processors[processor];
                 let runs = this
                     .current

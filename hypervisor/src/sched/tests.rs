@@ -263,14 +263,18 @@ fn nobody_runs_where_it_may_not() {
 #[test]
 fn one_whose_state_is_in_a_processor_waits_for_it() {
     let mut scheduler = scheduler(2, &[Class::Shared(256), Class::Shared(256)]);
-    scheduler.anchor(id(1), Some(1));
+    scheduler.loaded(id(1), 1);
     assert_eq!(pick(&mut scheduler, 0, 0), Some(2));
     assert_eq!(scheduler.alarm(0), None);
     scheduler.sleep(id(2));
     assert_eq!(pick(&mut scheduler, 0, 1), None);
     scheduler.idle(0, None);
-    scheduler.anchor(id(1), None);
-    assert_eq!(pick(&mut scheduler, 0, 2), Some(1));
+    // Another takes its place there, so it can go on here.
+    scheduler.admit(DomainId(3), pinned(&[1], Class::Interactive));
+    scheduler.add(id(3));
+    scheduler.ready(id(3), 2);
+    let picked = scheduler.pick(1, 2);
+    assert_eq!((picked.id, picked.call), (Some(id(3)), Some(0)));
 }
 
 #[test]
@@ -327,12 +331,16 @@ fn exclusive_processors_and_those_of_realtime_ones_are_urgent() {
     let mut alone = pinned(&[1], Class::Shared(256));
     alone.place.exclusive = true;
     let mut scheduler = scheduler_of(2, &[pinned(&[0], realtime(1)), alone]);
-    assert_eq!(scheduler.is_urgent(0), (false, true));
-    assert_eq!(scheduler.is_urgent(1), (true, false));
+    let urgency = |scheduler: &Scheduler, processor| {
+        let urgency = scheduler.urgency(processor);
+        (urgency.always, urgency.after_interrupt)
+    };
+    assert_eq!(urgency(&scheduler, 0), (false, true));
+    assert_eq!(urgency(&scheduler, 1), (true, true));
     assert_eq!(enter(&mut scheduler, 0, 0), Some(1));
-    assert_eq!(scheduler.is_urgent(0), (true, true));
+    assert_eq!(urgency(&scheduler, 0), (true, true));
     scheduler.remove(id(1));
-    assert_eq!(scheduler.is_urgent(0), (false, false));
+    assert_eq!(urgency(&scheduler, 0), (false, false));
 }
 
 #[test]
