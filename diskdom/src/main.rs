@@ -46,6 +46,7 @@ fn run(system: System) -> Result<Infallible, Failure> {
     let backend = BlockBackend::new(disks, system.events.clone(), system.grants.clone(), clock);
     let store = system.store()?;
     let mut bus = BackendBus::start(store.clone(), backend)?;
+    let mut polling = system.polling();
     let mut statistics = Statistics::new("vbd", system.events.now());
     loop {
         let events = bus.handle_events()?;
@@ -54,6 +55,10 @@ fn run(system: System) -> Result<Infallible, Failure> {
         let counts = bus.parts().1.map(|(id, connection)| (id, connection.counts()));
         let publish = statistics.publish(&*store, now, counts)?;
         if more || events {
+            polling.worked(now);
+            continue;
+        }
+        if polling.look_again(now) {
             continue;
         }
         let look = bus.backend().disks.busy().then_some(now + look);

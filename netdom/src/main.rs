@@ -42,6 +42,7 @@ fn run(system: System) -> Result<Infallible, Failure> {
     let bus = BackendBus::start(store.clone(), Interfaces::new(&system, ports))?;
     let mut network = Network::new(bus, stack, system.grants.clone());
     fabric.finish();
+    let mut polling = system.polling();
     let mut statistics = Statistics::new("vif", system.events.now());
     loop {
         let events = network.bus.handle_events()?;
@@ -59,6 +60,10 @@ fn run(system: System) -> Result<Infallible, Failure> {
             .map(|(id, interface)| (id, interface.counts()));
         let publish = statistics.publish(&*store, moment, counts)?;
         if busy {
+            polling.worked(moment);
+            continue;
+        }
+        if polling.look_again(moment) {
             continue;
         }
         // What came before the cards could interrupt again is not announced, so look once more.

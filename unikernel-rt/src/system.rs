@@ -3,11 +3,12 @@
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use crate::DomainId;
 use crate::atoll::Control;
 use crate::console::Console;
-use crate::event::Events;
+use crate::event::{Events, Polling};
 use crate::grant::Grants;
 use crate::pci::Config;
 use crate::xenstore::Store;
@@ -84,6 +85,12 @@ impl System {
     /// Opens this domain's own console. Call it once.
     pub fn console(&self) -> Result<Console, StartError> {
         (self.connections.console)(self)
+    }
+
+    /// How this domain's loop is to wait: for as long as its manifest allows it looks for work before it sleeps, if that pays.
+    pub fn polling(&self) -> Polling {
+        let info = self.control.domain_info(DomainId::SELF);
+        Polling::new(Duration::from_nanos(info.map_or(0, |info| info.polling)))
     }
 
     /// The value of `key=value` on the command line; of the bare word `key`, an empty text.

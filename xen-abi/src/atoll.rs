@@ -94,6 +94,8 @@ pub struct DomainInfo {
     pub maximum_pages: u64,
     /// How many pages of 2 MiB its memory is mapped by; one of 1 GiB counts as 512.
     pub large_pages: u64,
+    /// The longest that it may look for work before it sleeps, in nanoseconds; 0 is not at all.
+    pub polling: u64,
 }
 
 /// How much memory a domain may have from now on.

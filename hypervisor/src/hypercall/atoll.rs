@@ -171,6 +171,11 @@ fn domain_info(hv: &Hypervisor, id: DomainId, info: &mut DomainInfo) -> Result<(
         memory_pages: domain.memory_pages(),
         overhead_pages: domain.overhead_pages(),
         maximum_pages: domain.spec.memory_maximum / PAGE_SIZE,
+        polling: if hv.scheduler.runs_beside_others(id) {
+            domain.spec.scheduling.polling
+        } else {
+            0
+        },
         ..Default::default()
     };
     (info.state, info.shutdown_reason) = match domain.state {

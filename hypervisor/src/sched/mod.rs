@@ -251,6 +251,16 @@ impl Scheduler {
         }
     }
 
+    /// Whether a domain's peers can run while it does, so that looking for what they do is not in vain.
+    pub fn runs_beside_others(&self, domain: DomainId) -> bool {
+        let alone = self
+            .domains
+            .get(&domain)
+            .is_some_and(|entry| entry.terms.place.exclusive);
+        let common = self.processors.iter().filter(|processor| !processor.exclusive);
+        alone || common.count() > 1
+    }
+
     /// When a processor goes before others.
     pub fn urgency(&self, processor: usize) -> Urgency {
         let this = &self.processors[processor];

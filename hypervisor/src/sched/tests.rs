@@ -344,6 +344,17 @@ fn exclusive_processors_and_those_of_realtime_ones_are_urgent() {
 }
 
 #[test]
+fn who_has_the_only_processor_does_not_look_for_what_others_do() {
+    assert!(!scheduler(1, &[Class::Interactive]).runs_beside_others(DomainId(1)));
+    assert!(scheduler(2, &[Class::Interactive]).runs_beside_others(DomainId(1)));
+    let mut alone = pinned(&[1], Class::Interactive);
+    alone.place.exclusive = true;
+    let scheduler = scheduler_of(2, &[alone, pinned(&[0], Class::Interactive)]);
+    assert!(scheduler.runs_beside_others(DomainId(1)));
+    assert!(!scheduler.runs_beside_others(DomainId(2)));
+}
+
+#[test]
 fn a_domain_runs_no_longer_than_its_cap() {
     let mut capped = anywhere(1, Class::Shared(256));
     capped.cap = Some(30);

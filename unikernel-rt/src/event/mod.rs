@@ -5,6 +5,7 @@
 //! [`poll`](EventChannels::poll) or [`wait`](EventChannels::wait).
 
 mod channel;
+mod polling;
 mod ports;
 #[cfg(target_os = "none")]
 pub(crate) mod xen;
@@ -15,6 +16,7 @@ use core::time::Duration;
 use pci_types::PciAddress;
 
 pub use channel::{Channel, Interrupt};
+pub use polling::Polling;
 pub use ports::{Port, PortSet};
 
 use crate::DomainId;
