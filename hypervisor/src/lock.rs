@@ -29,28 +29,28 @@ pub trait Waiting {
     fn wake(processor: usize);
 }
 
-/// A lock between at most [`MOST`] processors.
-pub struct Lock<T> {
+/// A lock between at most 64 processors a word, [`MOST`] unless said otherwise.
+pub struct Lock<T, const WORDS: usize = { MOST / 64 }> {
     taken: AtomicBool,
     /// How many ask urgently.
     urgent: AtomicUsize,
     /// Those that sleep, or are about to.
-    sleepers: Sleepers,
+    sleepers: Sleepers<WORDS>,
     /// The same of those that ask urgently.
-    urgent_sleepers: Sleepers,
+    urgent_sleepers: Sleepers<WORDS>,
     value: UnsafeCell<T>,
 }
 
 // SAFETY: the value is reached by way of a guard alone, of which `taken` admits one at a time.
-unsafe impl<T: Send> Sync for Lock<T> {}
+unsafe impl<T: Send, const WORDS: usize> Sync for Lock<T, WORDS> {}
 
 /// The value, for as long as this lives.
-pub struct Guard<'a, T, W: Waiting> {
-    lock: &'a Lock<T>,
+pub struct Guard<'a, T, W: Waiting, const WORDS: usize = { MOST / 64 }> {
+    lock: &'a Lock<T, WORDS>,
     waiting: core::marker::PhantomData<W>,
 }
 
-impl<T> Lock<T> {
+impl<T, const WORDS: usize> Lock<T, WORDS> {
     /// A lock that nobody has.
     pub const fn new(value: T) -> Self {
         Self {
@@ -63,7 +63,7 @@ impl<T> Lock<T> {
     }
 
     /// Waits until the lock is free, and takes it; before everybody who does not ask urgently if `urgent`.
-    pub fn lock<W: Waiting>(&self, processor: usize, urgent: bool) -> Guard<'_, T, W> {
+    pub fn lock<W: Waiting>(&self, processor: usize, urgent: bool) -> Guard<'_, T, W, WORDS> {
         if !urgent {
             return self.wait(processor, &self.sleepers, false);
         }
@@ -73,7 +73,12 @@ impl<T> Lock<T> {
         guard
     }
 
-    fn wait<W: Waiting>(&self, processor: usize, sleepers: &Sleepers, urgent: bool) -> Guard<'_, T, W> {
+    fn wait<W: Waiting>(
+        &self,
+        processor: usize,
+        sleepers: &Sleepers<WORDS>,
+        urgent: bool,
+    ) -> Guard<'_, T, W, WORDS> {
         loop {
             for _ in 0..SPINS {
                 if let Some(guard) = self.try_lock(urgent) {
@@ -94,7 +99,7 @@ impl<T> Lock<T> {
         }
     }
 
-    fn try_lock<W: Waiting>(&self, urgent: bool) -> Option<Guard<'_, T, W>> {
+    fn try_lock<W: Waiting>(&self, urgent: bool) -> Option<Guard<'_, T, W, WORDS>> {
         let admitted = urgent || self.urgent.load(Ordering::SeqCst) == 0;
         let free = admitted && !self.taken.load(Ordering::SeqCst) && !self.taken.swap(true, Ordering::SeqCst);
         // Not made for nothing: its end would release the lock.
@@ -107,27 +112,25 @@ impl<T> Lock<T> {
     fn release<W: Waiting>(&self) {
         self.taken.store(false, Ordering::SeqCst);
         // One that is urgent and does not sleep takes the lock after this, and wakes one of the others when it releases it.
-        let woken = self.urgent_sleepers.next().or_else(|| {
-            let admitted = self.urgent.load(Ordering::SeqCst) == 0;
-            admitted.then(|| self.sleepers.next()).flatten()
-        });
-        if let Some(woken) = woken {
+        let sleepers = match self.urgent.load(Ordering::SeqCst) {
+            0 => &self.sleepers,
+            _ => &self.urgent_sleepers,
+        };
+        if let Some(woken) = sleepers.next() {
             W::wake(woken);
         }
     }
 }
 
 /// Processors that sleep.
-struct Sleepers {
+struct Sleepers<const WORDS: usize> {
     /// A bit each.
     words: [AtomicU64; WORDS],
     /// The one that was woken last.
     woken: AtomicUsize,
 }
 
-const WORDS: usize = MOST / 64;
-
-impl Sleepers {
+impl<const WORDS: usize> Sleepers<WORDS> {
     const fn new() -> Self {
         Self {
             words: [const { AtomicU64::new(0) }; WORDS],
@@ -146,23 +149,18 @@ impl Sleepers {
     /// The one whose turn it is to be woken: the first behind the last, around the end.
     fn next(&self) -> Option<usize> {
         let last = self.woken.load(Ordering::Relaxed);
+        let place =
+            |index: usize, bits: u64| (bits != 0).then(|| index * 64 + bits.trailing_zeros() as usize);
         let behind = (!1_u64).checked_shl((last % 64) as u32).unwrap_or(0);
-        let first = last / 64;
-        let mut found = None;
-        // The first word twice: its end, and at last its beginning.
-        for step in 0..=WORDS {
-            let index = (first + step) % WORDS;
-            let mask = match step {
-                0 => behind,
-                WORDS => !behind,
-                _ => u64::MAX,
-            };
-            let bits = self.words[index].load(Ordering::SeqCst) & mask;
-            if bits != 0 {
-                found = Some(index * 64 + bits.trailing_zeros() as usize);
-                break;
-            }
-        }
+        let first = self.words[last / 64].load(Ordering::SeqCst);
+        let found = place(last / 64, first & behind)
+            .or_else(|| {
+                (1..WORDS).find_map(|step| {
+                    let index = (last / 64 + step) % WORDS;
+                    place(index, self.words[index].load(Ordering::SeqCst))
+                })
+            })
+            .or_else(|| place(last / 64, first));
         if let Some(processor) = found {
             self.woken.store(processor, Ordering::Relaxed);
         }
@@ -170,7 +168,7 @@ impl Sleepers {
     }
 }
 
-impl<T, W: Waiting> Deref for Guard<'_, T, W> {
+impl<T, W: Waiting, const WORDS: usize> Deref for Guard<'_, T, W, WORDS> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -179,14 +177,14 @@ impl<T, W: Waiting> Deref for Guard<'_, T, W> {
     }
 }
 
-impl<T, W: Waiting> DerefMut for Guard<'_, T, W> {
+impl<T, W: Waiting, const WORDS: usize> DerefMut for Guard<'_, T, W, WORDS> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`.
         unsafe { &mut *self.lock.value.get() }
     }
 }
 
-impl<T, W: Waiting> Drop for Guard<'_, T, W> {
+impl<T, W: Waiting, const WORDS: usize> Drop for Guard<'_, T, W, WORDS> {
     fn drop(&mut self) {
         self.lock.release::<W>();
     }
@@ -278,7 +276,7 @@ mod tests {
                 WOKEN.set(Some(processor));
             }
         }
-        let lock = Lock::new(());
+        let lock: Lock<()> = Lock::new(());
         let woken = || {
             drop(lock.lock::<Noting>(0, false));
             WOKEN.take()
@@ -302,7 +300,7 @@ mod tests {
 
     #[test]
     fn wakes_in_turn() {
-        let sleepers = Sleepers::new();
+        let sleepers = Sleepers::<4>::new();
         assert_eq!(sleepers.next(), None);
         [0, 1, 63, 64, 200, 255]
             .iter()

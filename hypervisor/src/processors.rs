@@ -143,6 +143,9 @@ impl Hypervisor {
     }
 
     /// Takes a vCPU back from the processor that runs it, if one does. It does not run again before the caller gives up the lock.
+    ///
+    /// The wait is bounded: a guest cannot hold an interrupt of the machine off, so its processor leaves it as soon as the call arrives, at its first instruction
+    /// if it is just being entered; on its way to the seat that processor takes no lock but the seat's, which is held for a move.
     pub fn recall(&mut self, id: VcpuId) {
         let Some(processor) = self.vcpu(id).and_then(|vcpu| vcpu.on) else {
             return;

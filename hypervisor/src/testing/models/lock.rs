@@ -39,9 +39,20 @@ trait Exclusive: 'static {
     fn with(&self, processor: usize, act: impl FnOnce());
 }
 
-impl Exclusive for Lock<()> {
+impl Exclusive for Lock<(), 1> {
     fn with(&self, processor: usize, act: impl FnOnce()) {
-        let guard = self.lock::<Halting>(processor);
+        let guard = self.lock::<Halting>(processor, false);
+        act();
+        drop(guard);
+    }
+}
+
+/// The same, for whose first processor asks urgently.
+struct FirstUrgent(Lock<(), 1>);
+
+impl Exclusive for FirstUrgent {
+    fn with(&self, processor: usize, act: impl FnOnce()) {
+        let guard = self.0.lock::<Halting>(processor, processor == 0);
         act();
         drop(guard);
     }
@@ -84,10 +95,14 @@ fn turns<L: Exclusive>(processors: usize, turns: u32, wakes: u32, make: impl Fn(
 
 #[test]
 fn the_lock_admits_one_and_leaves_nobody_asleep() {
-    let lock = || Lock::new(());
+    let lock = || Lock::<_, 1>::new(());
     turns(2, 2, 0, lock).holds("two processors");
     turns(2, 1, 1, lock).holds("interrupted sleep");
+    let urgent = || FirstUrgent(Lock::new(()));
+    turns(2, 1, 0, urgent).holds("one of two is urgent");
     if interleave::deep() {
+        turns(2, 2, 0, urgent).holds("one of two is urgent, twice");
+        turns(3, 1, 0, urgent).holds("one of three is urgent");
         turns(2, 3, 0, lock).holds("two processors, three turns");
         turns(3, 1, 0, lock).holds("three processors");
         turns(3, 2, 0, lock).holds("three processors, two turns");
