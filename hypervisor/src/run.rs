@@ -122,9 +122,10 @@ fn idle(mut hv: Locked, own: &mut Own) -> Locked {
     // Time that nobody wants: memory that was given back is scrubbed, a little at a time.
     let memory = hv.memory;
     if hv.frames.scrub(&memory) {
+        let urgency = hv.scheduler.urgency(own.index);
         own.unlock(hv, Phase::Waiting);
         platform::interrupts::window();
-        return own.lock();
+        return own.lock(urgency.after_interrupt);
     }
     let ends = [hv.next_timer(own.index), hv.scheduler.alarm(own.index)];
     let alarm = ends.into_iter().flatten().min();
