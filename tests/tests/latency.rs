@@ -156,7 +156,7 @@ fn check(name: &str, found: &Found) {
 
 /// The loop has a processor; everything else shares the other one.
 #[test]
-#[ignore = "measures, for minutes: cargo test -p tests --test latency -- --ignored"]
+#[ignore = "unfinished: the guests were not ready to measure when the real-time domain had its turns; takes minutes"]
 fn on_a_processor_of_its_own() {
     let built = appliance("latency-exclusive").build();
     check("exclusive", &measure(boot(&built, 2)));
@@ -164,7 +164,7 @@ fn on_a_processor_of_its_own() {
 
 /// One processor for everybody.
 #[test]
-#[ignore = "measures, for minutes: cargo test -p tests --test latency -- --ignored"]
+#[ignore = "unfinished: the guests were not ready to measure when the real-time domain had its turns; takes minutes"]
 fn on_the_processor_of_everybody() {
     let built = appliance("latency-shared")
         .replace("cpus = [1]\nexclusive = true\n", "")
@@ -173,7 +173,7 @@ fn on_the_processor_of_everybody() {
 }
 
 #[test]
-#[ignore = "measures, for minutes: cargo test -p tests --test latency -- --ignored"]
+#[ignore = "unfinished: the guests were not ready to measure when the real-time domain had its turns; takes minutes"]
 fn every_run_is_like_the_other() {
     let built = appliance("latency-again").build();
     let first = measure(boot(&built, 2));
