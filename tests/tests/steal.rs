@@ -1,5 +1,5 @@
-//! Steal time: a guest that has to share its processors is told for how long it waited for them. All is told by the guest's own counters, as ratios, on a
-//! machine whose clock counts instructions, so that nothing else that this host does is in them.
+//! Steal time: a guest that has to share its processors is told for how long it waited for them. All is told by the guest's own counters, as ratios,
+//! which hold however slow this host is.
 
 use tests::{Appliance, Guest, System, seconds};
 
@@ -47,14 +47,25 @@ fn spin(linux: &mut Guest<'_>, times: u32) {
     }
 }
 
-/// Every processor of a guest is told that this share of its time was stolen, give or take what driver domains need.
+/// Windows in which a guest may work off what was stolen before its ticks began: it takes a tick's time of that a tick, and sees nothing but steal meanwhile.
+const BACKLOG: usize = 10;
+
+/// Every processor of a guest comes to be told that this share of its time is stolen, give or take what driver domains need, and is told so again.
+#[track_caller]
 fn assert_share(system: &mut System, guest: &str, share: u64) {
     let mut linux = system.guest(guest);
-    let told = steal(&mut linux);
+    let right = |told: &[u64]| told.iter().all(|told| told.abs_diff(share) <= 10);
+    let mut told = Vec::new();
+    for _ in 0..BACKLOG {
+        told.push(steal(&mut linux));
+        if told.last().is_some_and(|told| right(told)) {
+            break;
+        }
+    }
+    told.push(steal(&mut linux));
     linux.leave();
-    let right = told.iter().all(|told| told.abs_diff(share) <= 10);
     assert!(
-        right,
+        told.last().is_some_and(|told| right(told)),
         "{guest} was told of {told:?} % steal, not {share}:\n{}",
         system.operator("top once")
     );
@@ -63,10 +74,8 @@ fn assert_share(system: &mut System, guest: &str, share: u64) {
 fn boot(appliance: Appliance, processors: u32) -> System {
     let mut system = appliance.build().boot_machine(|machine| {
         machine.cpus = processors;
-        machine.counted = true;
     });
     system.wait_until_up();
-    // Instructions take their time on a host with other work.
     system.watch_start("linux");
     system
 }
