@@ -246,6 +246,8 @@ impl Scheduler {
     fn unload(&mut self, processor: usize, id: VcpuId) {
         if let Some(last) = self.processors[processor].loaded.take_if(|last| *last != id)
             && let Some(member) = self.members.get_mut(&last)
+            // One that was built anew meanwhile may be elsewhere.
+            && member.anchor == Some(processor)
         {
             member.anchor = None;
         }

@@ -278,6 +278,28 @@ fn one_whose_state_is_in_a_processor_waits_for_it() {
 }
 
 #[test]
+fn what_a_processor_had_of_one_that_is_gone_says_nothing_of_its_successor() {
+    let mut scheduler = scheduler(2, &[Class::Interactive, Class::Interactive]);
+    scheduler.loaded(id(1), 0);
+    scheduler.remove(id(1));
+    scheduler.add(id(1));
+    scheduler.ready(id(1), 1);
+    scheduler.sleep(id(2));
+    assert_eq!(pick(&mut scheduler, 1, 1), Some(1));
+    scheduler.loaded(id(1), 1);
+    scheduler.sleep(id(1));
+    scheduler.ready(id(2), 2);
+    assert_eq!(pick(&mut scheduler, 0, 2), Some(2));
+    scheduler.loaded(id(2), 0);
+    assert_eq!(pick(&mut scheduler, 1, 3), None);
+    // It still is in the second.
+    scheduler.sleep(id(2));
+    scheduler.ready(id(1), 4);
+    assert_eq!(pick(&mut scheduler, 0, 4), None);
+    assert_eq!(pick(&mut scheduler, 1, 4), Some(1));
+}
+
+#[test]
 fn whoever_wakes_calls_one_processor_at_most() {
     let classes = [
         Class::Shared(256),
