@@ -38,6 +38,7 @@ pub struct Desk<C> {
     publish_at: Instant,
     report_at: Instant,
     log_at: Option<Instant>,
+    settled_at: Option<Instant>,
     started: Instant,
 }
 
@@ -54,12 +55,17 @@ impl<C: Read + ReadReady + Write + WriteReady> Desk<C> {
             publish_at: now + PUBLISH,
             report_at: now + options.report,
             log_at: options.log.map(|every| now + every),
+            settled_at: options.settle.map(|length| now + length),
             started: now,
         }
     }
 
     /// Does one piece of what there is to do at `now`.
     pub fn work(&mut self, figures: &mut Figures, now: Instant) -> Next {
+        if self.settled_at.is_some_and(|at| now >= at) {
+            self.settled_at = None;
+            figures.reset();
+        }
         if let Some(key) = self.key() {
             return self.command(key, figures);
         }
@@ -321,6 +327,21 @@ mod tests {
         });
         console.0.borrow_mut().typed.extend(*b"s");
         assert_eq!(desk.work(&mut figures, at(1)), Next::Spin(SPIN));
+    }
+
+    #[test]
+    fn the_time_of_settling_is_forgotten_once() {
+        let (mut desk, _, _, mut figures) = bench(Options {
+            settle: Some(Duration::from_millis(5)),
+            ..Options::default()
+        });
+        for (time, left) in [(1, 1), (5, 0), (6, 1), (7, 2)] {
+            if time != 5 {
+                figures.wake.record(Duration::from_nanos(100));
+            }
+            desk.work(&mut figures, at(time));
+            assert_eq!(figures.wake.summary().count, left, "at {time} ms");
+        }
     }
 
     #[test]

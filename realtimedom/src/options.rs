@@ -16,6 +16,8 @@ pub struct Options {
     pub report: Duration,
     /// Between two lines in the hypervisor's log; none where it is not given.
     pub log: Option<Duration>,
+    /// What was measured for so long after the start is forgotten, once.
+    pub settle: Option<Duration>,
     /// The console takes a command that makes the loop fail its deadlines.
     pub allow_spin: bool,
 }
@@ -27,6 +29,7 @@ impl Default for Options {
             loopback: false,
             report: Duration::from_secs(5),
             log: None,
+            settle: None,
             allow_spin: false,
         }
     }
@@ -43,6 +46,7 @@ impl Options {
             loopback: switch(store, "loopback")?,
             report: time(store, "report")?.unwrap_or(usual.report),
             log: time(store, "log")?,
+            settle: time(store, "settle")?,
             allow_spin: switch(store, "allow-spin")?,
         })
     }
@@ -97,6 +101,7 @@ mod tests {
             ("loopback", "true"),
             ("report", "soon"),
             ("log", "10s"),
+            ("settle", "20s"),
             ("allow-spin", "no"),
         ] {
             store.put(&[(&format!("{home}{name}"), value)]);
@@ -104,6 +109,7 @@ mod tests {
         let options = Options::read(&store).unwrap();
         assert_eq!(options.period, Duration::from_micros(250));
         assert_eq!(options.log, Some(Duration::from_secs(10)));
+        assert_eq!(options.settle, Some(Duration::from_secs(20)));
         assert_eq!(options.report, Options::default().report);
         assert!(options.loopback && !options.allow_spin);
     }

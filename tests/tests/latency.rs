@@ -5,26 +5,16 @@
 
 use tests::{Appliance, Built, System, seconds, system::PROMPT};
 
+/// Seconds until Linux is up and busy.
+const SETTLE: u64 = 28;
+
 /// Turns of the loop in Linux, and milliseconds.
 fn turns() -> u64 {
     let given = std::env::var("ATOLL_TURNS").ok();
     given.and_then(|text| text.parse().ok()).unwrap_or(10_000)
 }
 
-/// The guest that sends what the other one receives.
-const PEER: &str = r#"
-[[domain]]
-name = "peer"
-kind = "linux"
-kernel = "debian:linux-image-cloud-amd64"
-command-line = "console=hvc0 quiet hostname=peer"
-memory = "128M"
-
-[[domain.network]]
-backend = "netdom"
-"#;
-
-/// What goes into both guests besides.
+/// What goes into the guest besides.
 fn files() -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/guest");
     format!(
@@ -84,7 +74,7 @@ fn nanoseconds(text: &str) -> u64 {
     (digits.parse::<f64>().expect("it is a number") * unit).round() as u64
 }
 
-/// The appliance with both guests; `replace` makes the variant.
+/// The appliance; `replace` makes the variant.
 fn appliance(name: &str) -> Appliance {
     let built = Appliance::of("realtime", name)
         .replace(
@@ -92,13 +82,11 @@ fn appliance(name: &str) -> Appliance {
             &format!("quiet atoll.data=/dev/xvda LOOPS={}\"", turns()),
         )
         .in_domain("linux", &files())
-        .with(PEER)
-        .in_domain("peer", &files())
         .replace("address = \"dhcp\"", "address = \"10.77.0.9/24\"");
-    let log = turns() / 1000 + 37;
+    let log = SETTLE + turns() / 1000 + 8;
     built.replace(
         "loopback = \"true\"",
-        &format!("loopback = \"true\"\nlog = \"{log}s\"\nreport = \"{log}s\""),
+        &format!("loopback = \"true\"\nsettle = \"{SETTLE}s\"\nlog = \"{log}s\"\nreport = \"{log}s\""),
     )
 }
 
