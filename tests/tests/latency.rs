@@ -144,7 +144,7 @@ fn check(name: &str, found: &Found) {
 
 /// The loop has a processor; everything else shares the other one.
 #[test]
-#[ignore = "unfinished: the guests were not ready to measure when the real-time domain had its turns; takes minutes"]
+#[ignore = "unfinished: the Linux that it is compared with hangs (README, limits); takes minutes"]
 fn on_a_processor_of_its_own() {
     let built = appliance("latency-exclusive").build();
     check("exclusive", &measure(boot(&built, 2)));
@@ -152,7 +152,7 @@ fn on_a_processor_of_its_own() {
 
 /// One processor for everybody.
 #[test]
-#[ignore = "unfinished: the guests were not ready to measure when the real-time domain had its turns; takes minutes"]
+#[ignore = "unfinished: the Linux that it is compared with hangs (README, limits); takes minutes"]
 fn on_the_processor_of_everybody() {
     let built = appliance("latency-shared")
         .replace("cpus = [1]\nexclusive = true\n", "")
@@ -161,7 +161,7 @@ fn on_the_processor_of_everybody() {
 }
 
 #[test]
-#[ignore = "unfinished: the guests were not ready to measure when the real-time domain had its turns; takes minutes"]
+#[ignore = "unfinished: the Linux that it is compared with hangs (README, limits); takes minutes"]
 fn every_run_is_like_the_other() {
     let built = appliance("latency-again").build();
     let first = measure(boot(&built, 2));
