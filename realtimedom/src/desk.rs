@@ -335,6 +335,7 @@ mod tests {
             settle: Some(Duration::from_millis(5)),
             ..Options::default()
         });
+        figures.reset();
         for (time, left) in [(1, 1), (5, 0), (6, 1), (7, 2)] {
             if time != 5 {
                 figures.wake.record(Duration::from_nanos(100));
