@@ -76,7 +76,9 @@ impl VirtualCpu for FakeCpu {
     fn inject(&mut self, event: Injection) {
         self.injected = Some(event);
     }
-    fn request_interrupt_window(&mut self, _: bool) {}
+    fn request_interrupt_window(&mut self, _: bool) -> bool {
+        true
+    }
     fn task_priority(&self) -> u8 {
         0
     }

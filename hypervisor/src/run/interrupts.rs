@@ -12,8 +12,8 @@ use crate::{
     virt::Injection,
 };
 
-/// How soon to look again at a vCPU that stands in an interrupt shadow, in nanoseconds.
-const SHADOW: u64 = 20_000;
+/// How soon to look again at a vCPU that can take no interrupt now and cannot be told to exit when it can, in nanoseconds.
+const SOON: u64 = 20_000;
 
 /// Injects what a vCPU can take now, and asks for an exit when it can take the rest. Answers when to look again where no such exit can
 /// be had.
@@ -54,9 +54,9 @@ pub(crate) fn deliver(hv: &mut Hypervisor, id: VcpuId) -> Option<u64> {
     }
     let more = direct.is_some() || vcpu.machine.apic.pending_vector().is_some() || vcpu.non_maskable;
     let shadow = vcpu.processor.in_interrupt_shadow(&vcpu.registers);
-    vcpu.processor.request_interrupt_window(more && !shadow);
+    let window = vcpu.processor.request_interrupt_window(more && !shadow);
     let ends = vcpu.non_maskable && vcpu.processor.ends_non_maskable(&vcpu.registers);
-    (ends || more && shadow).then(|| time::now() + SHADOW)
+    (ends || more && (shadow || !window)).then(|| time::now() + SOON)
 }
 
 /// Whether something waits that would interrupt the vCPU right now, if it were to sleep with interrupts enabled.

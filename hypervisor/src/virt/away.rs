@@ -27,7 +27,9 @@ impl VirtualCpu for Away {
         false
     }
     fn inject(&mut self, _: Injection) {}
-    fn request_interrupt_window(&mut self, _: bool) {}
+    fn request_interrupt_window(&mut self, _: bool) -> bool {
+        true
+    }
     fn task_priority(&self) -> u8 {
         0
     }

@@ -164,10 +164,12 @@ pub trait VirtualCpu: Send {
     fn ends_non_maskable(&self, _registers: &Registers) -> bool {
         false
     }
-    /// Queues an event for the next entry; one at a time (see `injection_pending`).
+    /// Queues an event for the next entry: an interrupt where [`Self::interruptible`], a non-maskable one where [`Self::takes_non_maskable`], and
+    /// an exception behind the exit of the instruction that causes it.
     fn inject(&mut self, event: Injection);
-    /// Exit with [`Exit::InterruptWindow`] as soon as the guest can take an interrupt.
-    fn request_interrupt_window(&mut self, wanted: bool);
+    /// Exit with [`Exit::InterruptWindow`] as soon as the guest can take an interrupt. False if that cannot be had beside the interrupt that is
+    /// queued; the caller looks again soon.
+    fn request_interrupt_window(&mut self, wanted: bool) -> bool;
     /// What the guest put into CR8, which does not exit: the priority class below which it wants no interrupt.
     fn task_priority(&self) -> u8;
     /// Shows another value in CR8.

@@ -138,7 +138,9 @@ impl VirtualCpu for ModelCpu {
             self.injected = Some(vector);
         }
     }
-    fn request_interrupt_window(&mut self, _: bool) {}
+    fn request_interrupt_window(&mut self, _: bool) -> bool {
+        true
+    }
     fn task_priority(&self) -> u8 {
         0
     }

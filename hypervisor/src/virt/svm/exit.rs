@@ -70,16 +70,27 @@ fn port(info: u64) -> PortAccess {
     }
 }
 
+/// An event whose delivery an exit interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// An external interrupt of this vector.
+    Interrupt(u8),
+    /// Anything else, as EVENTINJ takes it.
+    Event(u64),
+}
+
 /// The event to deliver again, from what EXITINTINFO says was being delivered. INTn, INT3 and INTO are executed again instead: the instruction pointer
 /// is still at them.
-pub fn event_to_repeat(interrupt_info: u64) -> u64 {
-    let kind = interrupt_info & event::TYPE;
-    let vector = interrupt_info & 0xff;
-    let software = kind == event::SOFTWARE || kind == event::EXCEPTION && (vector == 3 || vector == 4);
-    if interrupt_info & event::VALID == 0 || software {
-        0
-    } else {
-        interrupt_info
+pub fn event_to_repeat(interrupt_info: u64) -> Option<Repeat> {
+    if interrupt_info & event::VALID == 0 {
+        return None;
+    }
+    let vector = interrupt_info as u8;
+    match interrupt_info & event::TYPE {
+        event::INTERRUPT => Some(Repeat::Interrupt(vector)),
+        event::SOFTWARE => None,
+        event::EXCEPTION if vector == 3 || vector == 4 => None,
+        _ => Some(Repeat::Event(interrupt_info)),
     }
 }
 
@@ -159,17 +170,14 @@ mod tests {
     #[test]
     fn repeats_interrupts_and_faults_but_not_instructions() {
         for (info, repeated) in [
-            (0x0000_0000_8000_0030, true),           // external interrupt 0x30
-            (0x0000_0002_8000_0b0e, true),           // page fault with error code 2
-            (0x0000_0000_8000_0080 | 4 << 8, false), // INT 0x80
-            (0x0000_0000_8000_0303, false),          // INT3
-            (0x0000_0000_0000_0030, false),          // stale, as TCG leaves it
+            (0x0000_0000_8000_0030, Some(Repeat::Interrupt(0x30))),
+            (0x0000_0002_8000_0b0e, Some(Repeat::Event(0x2_8000_0b0e))), // page fault with error code 2
+            (0x0000_0000_8000_0202, Some(Repeat::Event(0x8000_0202))),   // non-maskable
+            (0x0000_0000_8000_0080 | 4 << 8, None),                      // INT 0x80
+            (0x0000_0000_8000_0303, None),                               // INT3
+            (0x0000_0000_0000_0030, None),                               // stale, as TCG leaves it
         ] {
-            assert_eq!(
-                event_to_repeat(info),
-                if repeated { info } else { 0 },
-                "{info:#x}"
-            );
+            assert_eq!(event_to_repeat(info), repeated, "{info:#x}");
         }
     }
 }

@@ -118,7 +118,6 @@ impl SvmVcpu {
         control.port_map = port_map.0;
         control.msr_map = msr_map.0;
         control.nested = 1;
-        control.virtual_interrupt = virtual_interrupt::MASKING;
         self.reset();
     }
 
@@ -126,6 +125,8 @@ impl SvmVcpu {
     fn reset(&mut self) {
         let control = &mut self.vmcb_mut().control;
         control.event_injection = 0;
+        control.virtual_interrupt = virtual_interrupt::MASKING;
+        control.intercept[0] &= !(intercept::VIRTUAL_INTERRUPT as u32);
         control.interrupt_shadow = 0;
         let save = &mut self.vmcb_mut().save;
         let data = Segment {
@@ -192,6 +193,47 @@ impl SvmVcpu {
         }
     }
 
+    /// The external interrupt that waits to be delivered. It is queued as a virtual interrupt rather than as an injected event, which means the same to a
+    /// processor that can take it at once, since TCG delivers an injected one a second time when something makes it leave its loop before the next exit
+    /// or exception, and then with the guest's interrupts off, too.
+    fn queued(&self) -> Option<u8> {
+        let control = &self.vmcb().control;
+        let window = control.intercept[0] & intercept::VIRTUAL_INTERRUPT as u32 != 0;
+        (control.virtual_interrupt & virtual_interrupt::PENDING != 0 && !window)
+            .then_some((control.virtual_interrupt >> virtual_interrupt::VECTOR) as u8)
+    }
+
+    /// Asks for a virtual interrupt whatever the guest's task priority, which the caller has looked at; `None` takes it back.
+    fn request_virtual_interrupt(&mut self, vector: Option<u8>) {
+        const ASKED: u64 = virtual_interrupt::PENDING
+            | virtual_interrupt::PRIORITY
+            | virtual_interrupt::IGNORE_PRIORITY
+            | 0xff << virtual_interrupt::VECTOR;
+        let control = &mut self.vmcb_mut().control;
+        control.virtual_interrupt &= !ASKED;
+        if let Some(vector) = vector {
+            control.virtual_interrupt |=
+                ASKED & !(0xff << virtual_interrupt::VECTOR) | u64::from(vector) << virtual_interrupt::VECTOR;
+        }
+    }
+
+    /// What an exit says about an event whose delivery it interrupted: it is delivered again.
+    fn note_interrupted_event(&mut self) {
+        let queued = self.queued();
+        let control = &mut self.vmcb_mut().control;
+        control.event_injection = 0;
+        match exit::event_to_repeat(control.exit_interrupt_info) {
+            Some(exit::Repeat::Interrupt(vector)) => {
+                self.vmcb_mut().control.intercept[0] &= !(intercept::VIRTUAL_INTERRUPT as u32);
+                self.request_virtual_interrupt(Some(vector));
+            }
+            // TCG takes a virtual interrupt back only behind its delivery, and calls it an exception.
+            Some(exit::Repeat::Event(event)) if queued == Some(event as u8) => {}
+            Some(exit::Repeat::Event(event)) => control.event_injection = event,
+            None => {}
+        }
+    }
+
     fn in_shadow(&self, registers: &Registers) -> bool {
         self.vmcb().control.interrupt_shadow & 1 != 0 || self.shadow_at == Some(registers.rip)
     }
@@ -227,10 +269,10 @@ impl VirtualCpu for SvmVcpu {
         let vmcb = self.vmcb_mut();
         (registers.rax, registers.rsp) = (vmcb.save.rax, vmcb.save.rsp);
         (registers.rip, registers.rflags) = (vmcb.save.rip, vmcb.save.rflags);
-        vmcb.control.event_injection = exit::event_to_repeat(vmcb.control.exit_interrupt_info);
         let exit = exit::decode(&vmcb.control, registers);
         let (shadow, code) = (vmcb.control.interrupt_shadow & 1 != 0, vmcb.control.exit_code);
         self.note_return(code, registers.rip);
+        self.note_interrupted_event();
         if shadow {
             self.shadow_at = Some(registers.rip);
         } else if self.shadow_at != Some(registers.rip) {
@@ -259,11 +301,12 @@ impl VirtualCpu for SvmVcpu {
     }
 
     fn injection_pending(&self) -> bool {
-        self.vmcb().control.event_injection & vmcb::event::VALID != 0
+        self.queued().is_some() || self.vmcb().control.event_injection & vmcb::event::VALID != 0
     }
 
     fn takes_non_maskable(&self, _: &Registers) -> bool {
-        self.non_maskable == NonMaskable::Open && !self.injection_pending()
+        self.non_maskable == NonMaskable::Open
+            && self.vmcb().control.event_injection & vmcb::event::VALID == 0
     }
 
     fn ends_non_maskable(&self, registers: &Registers) -> bool {
@@ -272,31 +315,35 @@ impl VirtualCpu for SvmVcpu {
 
     fn inject(&mut self, event: Injection) {
         use vmcb::event;
-        if event == Injection::NonMaskableInterrupt {
-            self.set_non_maskable(NonMaskable::InService);
-        }
-        self.vmcb_mut().control.event_injection = event::VALID
-            | match event {
-                Injection::Interrupt(vector) => event::INTERRUPT | u64::from(vector),
-                Injection::NonMaskableInterrupt => event::NON_MASKABLE | 2,
-                Injection::Exception { vector, error } => {
-                    let error = error.map_or(0, |code| event::HAS_ERROR | u64::from(code) << 32);
-                    event::EXCEPTION | u64::from(vector) | error
-                }
-            };
+        let injected = match event {
+            Injection::Interrupt(vector) => {
+                self.request_interrupt_window(false);
+                return self.request_virtual_interrupt(Some(vector));
+            }
+            Injection::NonMaskableInterrupt => {
+                self.set_non_maskable(NonMaskable::InService);
+                event::NON_MASKABLE | 2
+            }
+            Injection::Exception { vector, error } => {
+                let error = error.map_or(0, |code| event::HAS_ERROR | u64::from(code) << 32);
+                event::EXCEPTION | u64::from(vector) | error
+            }
+        };
+        self.vmcb_mut().control.event_injection = event::VALID | injected;
     }
 
-    fn request_interrupt_window(&mut self, wanted: bool) {
-        const WINDOW: u64 =
-            virtual_interrupt::PENDING | virtual_interrupt::PRIORITY | virtual_interrupt::IGNORE_PRIORITY;
-        let control = &mut self.vmcb_mut().control;
-        if wanted {
-            control.intercept[0] |= intercept::VIRTUAL_INTERRUPT as u32;
-            control.virtual_interrupt |= WINDOW;
-        } else {
-            control.intercept[0] &= !(intercept::VIRTUAL_INTERRUPT as u32);
-            control.virtual_interrupt &= !WINDOW;
+    fn request_interrupt_window(&mut self, wanted: bool) -> bool {
+        if self.queued().is_some() {
+            return false;
         }
+        self.request_virtual_interrupt(wanted.then_some(0));
+        let intercepts = &mut self.vmcb_mut().control.intercept[0];
+        if wanted {
+            *intercepts |= intercept::VIRTUAL_INTERRUPT as u32;
+        } else {
+            *intercepts &= !(intercept::VIRTUAL_INTERRUPT as u32);
+        }
+        true
     }
 
     fn task_priority(&self) -> u8 {

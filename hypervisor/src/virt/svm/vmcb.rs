@@ -231,7 +231,7 @@ pub mod intercept {
 pub mod virtual_interrupt {
     /// CR8 of the guest.
     pub const TASK_PRIORITY: u64 = 0xf;
-    /// An interrupt is pending; serves as the interrupt window.
+    /// An interrupt is pending; with the intercept of virtual interrupts it serves as the interrupt window.
     pub const PENDING: u64 = 1 << 8;
     /// Highest priority.
     pub const PRIORITY: u64 = 0xf << 16;
@@ -239,6 +239,8 @@ pub mod virtual_interrupt {
     pub const IGNORE_PRIORITY: u64 = 1 << 20;
     /// The guest's IF and CR8 concern virtual interrupts alone.
     pub const MASKING: u64 = 1 << 24;
+    /// Where the vector of the pending interrupt begins.
+    pub const VECTOR: u32 = 32;
 }
 
 /// Values of [`Control::exit_code`].

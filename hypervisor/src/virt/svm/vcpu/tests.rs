@@ -100,13 +100,65 @@ fn queues_one_event_at_a_time() {
             .load(core::sync::atomic::Ordering::Relaxed),
         0x15_8000_0b0e
     );
+}
+
+#[test]
+fn an_interrupt_waits_as_a_virtual_one_and_leaves_no_room_for_a_window() {
+    let memory = DirectMap::fake(1);
+    let page = NonNull::new(memory.pointer(MachineAddress(0), 4096).cast::<Vmcb>()).unwrap();
+    let mut vcpu = SvmVcpu::new(shared(), Frame(0), page, None);
+    let open = Registers {
+        rflags: RFLAGS_INTERRUPTS,
+        ..Default::default()
+    };
+    let window = |vcpu: &SvmVcpu| vcpu.vmcb().control.intercept[0] & intercept::VIRTUAL_INTERRUPT as u32 != 0;
+    let delivered =
+        |vcpu: &mut SvmVcpu| vcpu.vmcb_mut().control.virtual_interrupt &= !virtual_interrupt::PENDING;
+
+    assert!(vcpu.request_interrupt_window(true) && window(&vcpu));
+    assert!(vcpu.interruptible(&open) && !vcpu.injection_pending());
     vcpu.inject(Injection::Interrupt(0xf3));
+    assert_eq!(vcpu.vmcb().control.virtual_interrupt, 0xf3_011f_0100);
+    assert_eq!(vcpu.vmcb().control.event_injection, 0);
+    assert!(!window(&vcpu) && vcpu.injection_pending() && !vcpu.interruptible(&open));
+    assert!(!vcpu.request_interrupt_window(true) && !window(&vcpu));
+    // A non-maskable one goes first.
+    assert!(vcpu.takes_non_maskable(&open));
+
+    // An exit before its delivery, and one in the midst of it as TCG tells of it, change nothing.
+    vcpu.note_interrupted_event();
+    assert_eq!(vcpu.queued(), Some(0xf3));
+    vcpu.vmcb_mut().control.exit_interrupt_info = 0x8000_03f3;
+    vcpu.note_interrupted_event();
     assert_eq!(
-        memory
-            .atomic_u64(MachineAddress(0xa8))
-            .load(core::sync::atomic::Ordering::Relaxed),
-        0x8000_00f3
+        (vcpu.queued(), vcpu.vmcb().control.event_injection),
+        (Some(0xf3), 0)
     );
+
+    // As the manual has it: taken back before its delivery, which an exit then interrupted.
+    delivered(&mut vcpu);
+    vcpu.vmcb_mut().control.exit_interrupt_info = 0x8000_00f3;
+    vcpu.note_interrupted_event();
+    assert_eq!(
+        (vcpu.queued(), vcpu.vmcb().control.event_injection),
+        (Some(0xf3), 0)
+    );
+
+    delivered(&mut vcpu);
+    vcpu.vmcb_mut().control.exit_interrupt_info = 0x2_8000_0b0e;
+    vcpu.note_interrupted_event();
+    assert_eq!(
+        (vcpu.queued(), vcpu.vmcb().control.event_injection),
+        (None, 0x2_8000_0b0e)
+    );
+    vcpu.vmcb_mut().control.exit_interrupt_info = 0;
+    vcpu.note_interrupted_event();
+    assert!(!vcpu.injection_pending() && vcpu.interruptible(&open));
+    assert!(vcpu.request_interrupt_window(true) && window(&vcpu));
+    assert!(vcpu.request_interrupt_window(false) && !window(&vcpu));
+    vcpu.inject(Injection::Interrupt(0x20));
+    vcpu.reset();
+    assert!(!vcpu.injection_pending());
 }
 
 #[test]
