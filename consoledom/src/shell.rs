@@ -19,6 +19,9 @@ vcpus NAME COUNT
                 have a guest run on so many of its vCPUs
 memory NAME SIZE
                 have a guest give memory back, or take more, as in memory linux 128M
+kill NAME [US], hang NAME [US], corrupt-keep NAME
+                where the appliance has fault-injection: have a domain stop or hang, once it has run
+                for so many microseconds, or find what it keeps garbled in its next life
 shutdown        shut the guests down, then power off
 reboot          shut the guests down, then start the machine again
 help            this text
@@ -88,6 +91,20 @@ pub fn parse(line: &str) -> Result<Command, Error> {
             "restart",
             Command::Control(format!("restart {}", name("restart")?)),
         ),
+        "kill" | "hang" | "corrupt-keep" => {
+            let known = match word {
+                "kill" => "kill",
+                "hang" => "hang",
+                _ => "corrupt-keep",
+            };
+            let name = name(known)?;
+            let after = words.next().filter(|_| known != "corrupt-keep");
+            let request = match after {
+                Some(after) => format!("{known} {name} {after}"),
+                None => format!("{known} {name}"),
+            };
+            (known, Command::Control(request))
+        }
         "vcpus" => {
             let (name, count) = (name("vcpus"), words.next());
             let (Ok(name), Some(count)) = (name, count) else {
@@ -245,6 +262,14 @@ mod tests {
         assert_eq!(
             parse("memory linux 128M"),
             Ok(Command::Control("memory linux 128M".into()))
+        );
+        assert_eq!(
+            parse("kill netdom 250"),
+            Ok(Command::Control("kill netdom 250".into()))
+        );
+        assert_eq!(
+            parse("corrupt-keep netdom"),
+            Ok(Command::Control("corrupt-keep netdom".into()))
         );
         assert_eq!(parse("reboot"), Ok(Command::Control("reboot".into())));
     }

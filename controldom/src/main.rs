@@ -21,7 +21,7 @@ use controldom::{
 use manifest::Manifest;
 use unikernel_rt::{
     System,
-    atoll::{DomainInfo, MachineAction},
+    atoll::{DomainInfo, Fault, MachineAction},
     event::{Channel, Port},
     grant::{Access, GrantRef, MapRequest},
     hypercall::Errno,
@@ -124,6 +124,11 @@ impl Hypervisor for Machine {
 
     fn set_memory(&mut self, domain: DomainId, pages: u64) -> Result<(), Errno> {
         self.system.control.set_memory(id(domain), pages)
+    }
+
+    fn inject_fault(&mut self, domain: DomainId, fault: Fault, after: Duration) -> Result<(), Errno> {
+        let after = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        self.system.control.inject_fault(id(domain), fault, after)
     }
 
     fn info(&mut self, domain: DomainId) -> Result<DomainInfo, Errno> {

@@ -16,7 +16,7 @@ use xen_abi::{
 
 use crate::{
     Hypervisor,
-    domain::{DomainId, VcpuId, VcpuStatus, build::Progress},
+    domain::{DomainId, VcpuId, VcpuStatus, build::Progress, fault},
     event,
     figures::{self, Phase, Watch},
     hypercall::{self, Outcome},
@@ -195,7 +195,13 @@ fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
     loop {
         note_running(&mut hv, id);
         let nudge = interrupts::deliver(&mut hv, id);
-        let ends = [hv.next_timer(own.index), hv.scheduler.alarm(own.index), nudge];
+        let fault = fault::due_after(&hv, id).map(|left| (time::now(), left));
+        let ends = [
+            hv.next_timer(own.index),
+            hv.scheduler.alarm(own.index),
+            nudge,
+            fault.map(|(now, left)| now.saturating_add(left)),
+        ];
         let alarm = ends.into_iter().flatten().min();
         own.clock.set(alarm);
         hv.first_guest.get_or_insert_with(time::now);
@@ -206,6 +212,7 @@ fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
         own.unlock(hv, Phase::Guest);
         let exit = guest.processor.run(&mut guest.registers, root);
         own.watch.left(time::ticks());
+        let ran = fault.map(|(entered, _)| time::now().saturating_sub(entered));
         own.seat.leave(guest);
         if own.index == 0 {
             platform::log::show_some();
@@ -232,6 +239,9 @@ fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
         hv.release_throttled(now);
         if !same {
             return hv;
+        }
+        if let Some(ran) = ran {
+            fault::ran(&mut hv, id, ran);
         }
         if hv.scheduler.should_switch(own.index, now) {
             break;

@@ -159,6 +159,7 @@ pub fn spec(name: &str, vcpus: u32) -> manifest::Domain {
         disks: Vec::new(),
         networks: Vec::new(),
         on_crash: manifest::OnCrash::Restart,
+        keep: 0,
         options: Vec::new(),
     }
 }
@@ -182,6 +183,7 @@ pub fn hypervisor_on(processors: u32, specs: Vec<manifest::Domain>) -> Hyperviso
     let manifest = manifest::Manifest {
         name: "test".into(),
         reboot_on_panic: false,
+        fault_injection: false,
         allow_unconfined_dma: true,
         domains: specs,
     };
@@ -261,6 +263,7 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
         debug_line: String::new(),
         counts: Default::default(),
         watchdogs: [0; 2],
+        fault: None,
     });
     hv.bring_up(VcpuId { domain: id, index: 0 });
 }

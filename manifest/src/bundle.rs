@@ -232,6 +232,7 @@ mod tests {
         Manifest {
             name: "gateway".into(),
             reboot_on_panic: false,
+            fault_injection: false,
             allow_unconfined_dma: true,
             domains: vec![],
         }

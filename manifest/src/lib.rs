@@ -15,6 +15,6 @@ pub mod size;
 pub mod source;
 
 pub use model::{
-    Capabilities, Class, Device, Disk, Domain, Kind, LEAST_LINUX_MEMORY, Manifest, Network, OnCrash,
-    Scheduling,
+    Capabilities, Class, Device, Disk, Domain, Kind, LEAST_LINUX_MEMORY, MOST_KEEP, Manifest, Network,
+    OnCrash, Scheduling,
 };

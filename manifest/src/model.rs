@@ -11,6 +11,8 @@ pub struct Manifest {
     pub name: String,
     /// Reboot when the hypervisor panics, instead of halting with the report on screen.
     pub reboot_on_panic: bool,
+    /// The operator may kill and hang domains, to see that they come back: for tests.
+    pub fault_injection: bool,
     /// Accept devices of driver domains that no IOMMU confines.
     pub allow_unconfined_dma: bool,
     /// The domains, in the order in which controldom starts them. The domain at index `i` has the id `i + 1`.
@@ -19,6 +21,9 @@ pub struct Manifest {
 
 /// Bytes of memory below which no stock kernel reaches its initial RAM disk, nor goes on with when it gives memory back.
 pub const LEAST_LINUX_MEMORY: u64 = 64 << 20;
+
+/// The most that a domain's keep region can have, in bytes.
+pub const MOST_KEEP: u64 = 768 << 10;
 
 /// One domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +50,8 @@ pub struct Domain {
     pub networks: Vec<Network>,
     /// What happens when it crashes.
     pub on_crash: OnCrash,
+    /// Bytes that are handed from one life of it to the next; a multiple of 4 KiB, at most [`MOST_KEEP`].
+    pub keep: u64,
     /// Free settings of the domain's program, published below `options/` of its xenstore home.
     pub options: Vec<(String, String)>,
 }

@@ -19,6 +19,17 @@ pub enum MachineAction {
     Reboot,
 }
 
+/// What is done to a domain on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It stops as if it had crashed.
+    Kill,
+    /// It runs no more, and nobody is told.
+    Hang,
+    /// Its next life finds its keep region garbled.
+    CorruptKeep,
+}
+
 /// The control interface. Each call needs the capability that `xen_abi::atoll` names for it; without it the answer is
 /// [`Errno::EPERM`].
 pub trait Control {
@@ -30,6 +41,10 @@ pub trait Control {
     fn destroy(&self, domain: DomainId) -> Result<(), Errno>;
     /// Sets how many pages of memory a domain may have from now on.
     fn set_memory(&self, domain: DomainId, pages: u64) -> Result<(), Errno>;
+    /// Zeroes what a domain hands on to its next life.
+    fn discard_keep(&self, domain: DomainId) -> Result<(), Errno>;
+    /// Injects a fault once the domain has run for `after` nanoseconds from now on; `EOPNOTSUPP` where the manifest does not allow it.
+    fn inject_fault(&self, domain: DomainId, fault: Fault, after: u64) -> Result<(), Errno>;
     /// Ends the machine's run. Returns only if that fails.
     fn machine(&self, action: MachineAction) -> Result<(), Errno>;
     /// Figures of the machine.

@@ -12,6 +12,7 @@
 //! | [`ring`] | request rings of both ends, byte rings |
 //! | [`grant`] | granting, mapping, copying pages |
 //! | [`xenstore`], [`xenbus`] | finding devices, connecting to the other side |
+//! | [`keep`] | what a domain hands on to its next life |
 //! | [`pci`], [`port`], [`dma`], [`virtio`], `virtio_pci` | devices |
 //! | [`console`] | the domain's own console as a byte stream |
 //! | [`atoll`] | the hypervisor's control interface |
@@ -83,6 +84,7 @@ pub mod boot;
 #[cfg(not(target_os = "none"))]
 pub mod build;
 pub mod console;
+pub mod crc32;
 pub mod dma;
 pub mod event;
 mod failure;
@@ -90,6 +92,7 @@ mod failure;
 pub mod fake;
 pub mod grant;
 pub mod hypercall;
+pub mod keep;
 pub mod memory;
 pub mod pci;
 pub mod port;

@@ -10,6 +10,7 @@ use crate::atoll::Control;
 use crate::console::Console;
 use crate::event::{Events, Polling};
 use crate::grant::Grants;
+use crate::keep::Keep;
 use crate::pci::Config;
 use crate::xenstore::Store;
 
@@ -40,6 +41,8 @@ pub struct System {
     pub control: Rc<dyn Control>,
     /// PCI configuration space.
     pub pci: Config,
+    /// What this domain hands on to its next life.
+    pub keep: Keep,
     connections: Connections,
 }
 
@@ -73,8 +76,14 @@ impl System {
             grants,
             control,
             pci,
+            keep: Keep::new(None),
             connections,
         }
+    }
+
+    /// The same with a keep region.
+    pub fn with_keep(self, keep: Keep) -> Self {
+        Self { keep, ..self }
     }
 
     /// Connects to xenstore. Call it once and share the handle: two clients on one ring would take each other's answers.

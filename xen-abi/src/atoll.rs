@@ -42,6 +42,50 @@ pub const ATOLLOP_PROCESSOR_FIGURES: u64 = 9;
 /// beyond stays until it gives it back. Capability: `control`. Below nothing and above the domain's maximum the answer is `-EINVAL`; a domain
 /// that is not built answers `-ESRCH`.
 pub const ATOLLOP_DOMAIN_MEMORY: u64 = 10;
+/// Reads a [`KeepRegion`], and zeroes it first if that is asked for. Capability: `control`, except for a domain that asks about itself.
+pub const ATOLLOP_KEEP_REGION: u64 = 11;
+/// Does to a domain what a [`FaultInjection`] says. Capability: `control`; without `fault-injection` in the manifest the answer is `-EOPNOTSUPP`. A domain
+/// that does not run answers `-ESRCH`.
+pub const ATOLLOP_INJECT_FAULT: u64 = 12;
+
+/// A domain's keep region: pages that are handed from one life of it to the next. What is in them is what the last life left there, whole or half; zeros
+/// in the first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct KeepRegion {
+    /// In: the domain's id; `DOMID_SELF` for the caller.
+    pub domain: u16,
+    /// In: [`KEEP_DISCARD`] or 0.
+    pub flags: u16,
+    /// Out: how many pages of 4 KiB it has; may be 0.
+    pub pages: u32,
+    /// Out: the guest-physical address of the first; they follow each other. No device reaches them, and they cannot be granted.
+    pub address: u64,
+}
+
+/// [`KeepRegion::flags`]: zero it.
+pub const KEEP_DISCARD: u16 = 1;
+
+/// What is to be done to a domain, to see that nobody suffers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct FaultInjection {
+    /// The domain's id.
+    pub domain: u16,
+    /// One of the `FAULT_*` numbers.
+    pub fault: u16,
+    /// Zero.
+    pub _pad0: u32,
+    /// It happens once the domain has run for so long from now on, in nanoseconds: in the middle of its work. 0 is at once. Ignored by [`FAULT_CORRUPT_KEEP`].
+    pub after: u64,
+}
+
+/// [`FaultInjection::fault`]: the domain stops as if it had crashed, at whatever instruction it is.
+pub const FAULT_KILL: u16 = 0;
+/// [`FaultInjection::fault`]: its vCPUs run no more, and nobody is told. A second fault of this domain can only be [`FAULT_KILL`].
+pub const FAULT_HANG: u16 = 1;
+/// [`FaultInjection::fault`]: its next life finds its keep region garbled.
+pub const FAULT_CORRUPT_KEEP: u16 = 2;
 
 /// Length of the fixed field that holds a domain's name, padded with NUL.
 pub const NAME_LENGTH: usize = 32;

@@ -19,6 +19,7 @@ fn domain(name: &str) -> Domain {
         disks: vec![],
         networks: vec![],
         on_crash: OnCrash::Restart,
+        keep: 0,
         options: vec![],
     }
 }
@@ -58,6 +59,7 @@ pub(crate) fn manifest() -> Manifest {
     Manifest {
         name: "test".into(),
         reboot_on_panic: false,
+        fault_injection: false,
         allow_unconfined_dma: false,
         domains,
     }

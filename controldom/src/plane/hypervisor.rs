@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::time::Duration;
 use unikernel_rt::{
-    atoll::{DomainInfo, MachineAction},
+    atoll::{DomainInfo, Fault, MachineAction},
     hypercall::Errno,
 };
 
@@ -26,6 +26,8 @@ pub trait Hypervisor {
     fn info(&mut self, domain: DomainId) -> Result<DomainInfo, Errno>;
     /// Maps a domain's xenstore ring, and binds to its port; an error is a sentence.
     fn connect(&mut self, domain: DomainId, store_port: u32) -> Result<Self::Link, String>;
+    /// Injects a fault into a domain once it has run for some time.
+    fn inject_fault(&mut self, domain: DomainId, fault: Fault, after: Duration) -> Result<(), Errno>;
     /// Ends the machine's run. Returns only if that fails.
     fn machine(&mut self, action: MachineAction) -> Result<(), Errno>;
 }

@@ -5,6 +5,7 @@
 //! deadline, after which the plane goes on without it. A turn does bounded work and returns; [`ControlPlane::turn`] says when the
 //! next one is due.
 
+mod faults;
 mod hypervisor;
 mod lifecycle;
 mod member;

@@ -1,4 +1,4 @@
-//! The operator's requests: `restart NAME`, `vcpus NAME COUNT`, `memory NAME SIZE`, `shutdown`, `reboot`, as the console domain writes them to
+//! The operator's requests: `restart NAME`, (where the appliance allows it) `kill NAME` and its like, `vcpus NAME COUNT`, `memory NAME SIZE`, `shutdown`, `reboot`, as the console domain writes them to
 //! `/atoll/operator/request`, each with a sequence number that the reply repeats.
 
 use alloc::{
@@ -9,9 +9,9 @@ use alloc::{
 use core::time::Duration;
 
 use manifest::size;
-use unikernel_rt::atoll::MachineAction;
+use unikernel_rt::atoll::{Fault, MachineAction};
 
-use super::{AfterLeaving, ControlPlane, Hypervisor, Phase};
+use super::{AfterLeaving, ControlPlane, Hypervisor, Phase, faults};
 use crate::{
     layout::{REPLY, REQUEST},
     store::Path,
@@ -32,6 +32,8 @@ pub enum Command {
     Vcpus(String, u32),
     /// Have a guest give memory back, or take more, until it has so many bytes.
     Memory(String, u64),
+    /// Have something bad happen to a domain once it has run for some time.
+    Inject(Fault, String, Duration),
     /// End the guests, then the machine's run.
     GoDown(MachineAction),
 }
@@ -109,6 +111,17 @@ pub enum RequestError {
     /// The hypervisor refuses.
     #[error("the hypervisor does not change the memory of {0}: {1}")]
     Hypervisor(String, unikernel_rt::hypercall::Errno),
+    /// Not a time.
+    #[error("{0:?} is no number of microseconds")]
+    Microseconds(String),
+    /// The appliance is not for tests.
+    #[error(
+        "this appliance was built without fault injection; write fault-injection = true into its [hypervisor] and build it anew"
+    )]
+    NoFaults,
+    /// The hypervisor refuses.
+    #[error("the hypervisor does no harm to {0}: {1}")]
+    Fault(String, unikernel_rt::hypercall::Errno),
     /// The supervisor itself.
     #[error("{0} is the supervisor, which restarts with the machine alone; use reboot")]
     Supervisor(String),
@@ -126,6 +139,14 @@ impl Request {
             .and_then(|word| word.parse().ok())
             .ok_or((0, RequestError::NoSequence))?;
         let words: Vec<&str> = words.collect();
+        if let Some(fault) = faults::parse(&words) {
+            return fault
+                .map(|(fault, name, after)| Self {
+                    sequence,
+                    command: Command::Inject(fault, name, after),
+                })
+                .map_err(|error| (sequence, error));
+        }
         let command = match *words {
             ["restart", name] => Ok(Command::Restart(name.into())),
             ["restart", ..] => Err(RequestError::Arguments("restart", "the name of one domain")),
@@ -187,6 +208,9 @@ impl<H: Hypervisor> ControlPlane<H> {
                     Command::Restart(name) => self.restart(request.sequence, &name),
                     Command::Vcpus(name, count) => self.set_vcpus(&name, count).map(Some),
                     Command::Memory(name, bytes) => self.set_memory(&name, bytes).map(Some),
+                    Command::Inject(fault, name, after) => {
+                        self.inject_fault(request.sequence, fault, &name, after)
+                    }
                     Command::GoDown(action) => self.go_down(action).map(Some),
                 };
                 (request.sequence, outcome)

@@ -4,7 +4,7 @@
 //! [`Disks`] owns every disk; a [`Volume`] is a disk's number and a range of its sectors. Requests go through
 //! [`Volume::translate`], so that none can leave the range.
 
-pub mod crc32;
+pub use unikernel_rt::crc32;
 mod disks;
 pub mod gpt;
 mod name;

@@ -37,11 +37,12 @@ impl Domain {
 
     /// Pages that the hypervisor holds for the domain beside.
     pub fn overhead_pages(&self) -> u64 {
-        match (&self.body, &self.building) {
+        let of_this_life = match (&self.body, &self.building) {
             (Some(body), _) => body.overhead_pages(),
             (None, Some(build)) => build.table_pages(),
             (None, None) => 0,
-        }
+        };
+        of_this_life + self.keep.pages()
     }
 }
 

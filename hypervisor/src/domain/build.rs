@@ -173,6 +173,7 @@ fn files(kind: &Kind, control: bool) -> Vec<&str> {
 }
 
 fn begin(hv: &mut Hypervisor, id: DomainId) -> Result<Build, Failure> {
+    super::keep::provide(hv, id)?;
     let spec = &hv.domains[&id].spec;
     let mut to_verify = VecDeque::new();
     for name in files(&spec.kind, spec.capabilities.control) {
@@ -334,6 +335,7 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
         debug_line: String::new(),
         counts: Default::default(),
         watchdogs: [0; 2],
+        fault: None,
     });
     domain.generation += 1;
     domain.failure = None;
@@ -395,6 +397,7 @@ fn prepare(hv: &mut Hypervisor, id: DomainId, memory: &mut Memory) -> Result<Gue
         }
         memory.pages += 1;
     }
+    super::keep::map(hv, id, &mut memory.p2m)?;
     let functions = hv.domains[&id].functions.clone();
     for range in functions.iter().flat_map(|function| function.memory()) {
         let mapping = Mapping {

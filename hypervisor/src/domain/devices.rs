@@ -343,6 +343,7 @@ mod tests {
         Manifest {
             name: "test".into(),
             reboot_on_panic: false,
+            fault_injection: false,
             allow_unconfined_dma: true,
             domains,
         }

@@ -11,6 +11,8 @@ pub const START_INFO: GuestAddress = GuestAddress(0xa_0000);
 pub const ACPI: GuestAddress = GuestAddress(0xe_0000);
 /// Kernels are linked from here on.
 pub const IMAGE: GuestAddress = GuestAddress(0x10_0000);
+/// The keep region, of at most [`manifest::MOST_KEEP`] bytes: where PCs have their local APICs and no device its registers.
+pub const KEEP: GuestAddress = GuestAddress(0xfef0_0000);
 /// The xenstore ring.
 pub const STORE_PAGE: GuestAddress = GuestAddress(0xfeff_d000);
 /// The console ring.

@@ -6,7 +6,9 @@
 pub mod accounts;
 pub mod build;
 pub mod devices;
+pub mod fault;
 pub mod images;
+pub mod keep;
 pub mod layout;
 pub mod life;
 mod table;
@@ -61,6 +63,8 @@ pub struct Domain {
     pub functions: Vec<pci::Function>,
     /// The reason of the last failure to build, for the operator.
     pub failure: Option<String>,
+    /// What it hands from one life to the next.
+    pub keep: keep::Keep,
     /// What has been made of it so far while its state is [`State::Building`].
     pub building: Option<Box<build::Build>>,
     /// What it owns; `None` until it is built and after it is destroyed.
@@ -80,6 +84,7 @@ impl Domain {
             interrupts: Vec::new(),
             functions: Vec::new(),
             failure: None,
+            keep: keep::Keep::default(),
             building: None,
             body: None,
         }
@@ -138,6 +143,8 @@ pub struct Body {
     pub counts: crate::figures::DomainCounts,
     /// When its watchdogs (SCHEDOP_watchdog) expire, in nanoseconds of the machine's clock; 0 is a free one.
     pub watchdogs: [u64; 2],
+    /// A fault that is to befall it.
+    pub fault: Option<fault::Fault>,
 }
 
 impl Body {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Hypervisor,
-    domain::{DomainId, Polling, State, VcpuId, build::Progress},
+    domain::{DomainId, Polling, State, Vcpu, VcpuId, VcpuStatus, build::Progress, fault, keep, layout},
     errno::Errno,
     memory::PAGE_SIZE,
 };
@@ -87,6 +87,27 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             }
             body.target = request.pages;
             Ok(Answer::OK)
+        }
+        ATOLLOP_KEEP_REGION => {
+            let mut request: KeepRegion = read(hv, caller, at)?;
+            let domain = named(caller, request.domain);
+            if domain != caller.domain {
+                needs(|capabilities| capabilities.control)?;
+            }
+            keep_region(hv, domain, &mut request)?;
+            write(hv, caller, at, &request)?;
+            Ok(Answer::OK)
+        }
+        ATOLLOP_INJECT_FAULT => {
+            needs(|capabilities| capabilities.control)?;
+            let request: FaultInjection = read(hv, caller, at)?;
+            fault::inject(hv, existing(hv, request.domain)?, &request)?;
+            let runs = |vcpu: &Vcpu| vcpu.status == VcpuStatus::Runnable;
+            Ok(if hv.vcpu(caller).is_some_and(runs) {
+                Answer::OK
+            } else {
+                Answer::Stopped
+            })
         }
         ATOLLOP_MACHINE_CONTROL => {
             needs(|capabilities| capabilities.control)?;
@@ -160,6 +181,22 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
 /// A domain of the manifest.
 fn existing(hv: &Hypervisor, id: u16) -> Result<DomainId> {
     hv.domain(DomainId(id)).map(|domain| domain.id).ok_or(Errno::SRCH)
+}
+
+fn keep_region(hv: &Hypervisor, id: DomainId, region: &mut KeepRegion) -> Result<()> {
+    let domain = hv.domain(id).ok_or(Errno::SRCH)?;
+    match region.flags {
+        0 => {}
+        KEEP_DISCARD => keep::discard(hv, id),
+        _ => return Err(Errno::INVAL),
+    }
+    *region = KeepRegion {
+        domain: id.0,
+        flags: 0,
+        pages: domain.keep.pages() as u32,
+        address: layout::KEEP.0,
+    };
+    Ok(())
 }
 
 fn domain_info(hv: &Hypervisor, id: DomainId, info: &mut DomainInfo) -> Result<()> {

@@ -72,5 +72,6 @@ mod accounts;
 mod calls;
 mod events;
 mod figures;
+mod keep;
 mod memory;
 mod vcpus;

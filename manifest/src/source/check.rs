@@ -14,13 +14,16 @@ use super::{
     Partition, Place, Problem, raw, values,
 };
 use crate::{
-    Capabilities, Class, Device, Disk, Domain, Kind, LEAST_LINUX_MEMORY, Manifest, Network, OnCrash,
-    Scheduling,
+    Capabilities, Class, Device, Disk, Domain, Kind, LEAST_LINUX_MEMORY, MOST_KEEP, Manifest, Network,
+    OnCrash, Scheduling,
 };
 
 /// Below this no program of ours starts: it is linked at 1 MiB and needs a heap.
 const LEAST_UNIKERNEL_MEMORY: u64 = 2 << 20;
 const MOST_VCPUS: u32 = 64;
+/// What a unikernel hands on to its next life: the control domain keeps the whole store there.
+const USUAL_KEEP: u64 = 64 << 10;
+const USUAL_CONTROL_KEEP: u64 = 512 << 10;
 const USUAL_WEIGHT: u32 = 256;
 const USUAL_EMULATOR_MEMORY: u64 = 1 << 30;
 /// What a partition table and its copy take, with the alignment of the first partition.
@@ -60,6 +63,7 @@ impl<'a> Checker<'a> {
         let manifest = Manifest {
             name: self.place.name.into(),
             reboot_on_panic: source.hypervisor.reboot_on_panic,
+            fault_injection: source.hypervisor.fault_injection,
             allow_unconfined_dma: source.hypervisor.allow_unconfined_dma,
             domains,
         };
@@ -139,6 +143,7 @@ impl<'a> Checker<'a> {
                 None if unikernel => OnCrash::Restart,
                 None => OnCrash::Stay,
             },
+            keep: self.keep(source),
             options: source
                 .options
                 .iter()

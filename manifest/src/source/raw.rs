@@ -28,6 +28,7 @@ pub(super) struct Appliance {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Hypervisor {
     pub reboot_on_panic: bool,
+    pub fault_injection: bool,
     pub allow_unconfined_dma: bool,
 }
 
@@ -58,6 +59,7 @@ pub(super) struct Domain {
     #[serde(default)]
     pub devices: Vec<Spanned<String>>,
     pub on_crash: Option<OnCrash>,
+    pub keep: Option<Spanned<String>>,
     #[serde(default)]
     pub options: BTreeMap<Spanned<String>, String>,
     #[serde(default)]

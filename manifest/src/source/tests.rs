@@ -81,7 +81,7 @@ fn reads_an_appliance() {
     let appliance = read_anywhere(GOOD).unwrap();
     let manifest = &appliance.manifest;
     assert_eq!(manifest.name, "sample");
-    assert!(manifest.allow_unconfined_dma && !manifest.reboot_on_panic);
+    assert!(manifest.allow_unconfined_dma && !manifest.reboot_on_panic && !manifest.fault_injection);
     let [control, disk, linux] = &manifest.domains[..] else {
         panic!("three domains")
     };
@@ -112,6 +112,10 @@ fn reads_an_appliance() {
             },
             Device::SerialPort(1)
         ]
+    );
+    assert_eq!(
+        [control, disk, linux].map(|domain| domain.keep >> 10),
+        [512, 64, 0]
     );
     assert_eq!(linux.disks[0].volume, "nvme0:data");
     assert!(!linux.disks[0].read_only);
@@ -331,6 +335,27 @@ fn programs_are_members_of_the_workspace() {
     .unwrap();
     let problems = parse(GOOD, place()).unwrap_err().lines().join("\n");
     assert_eq!(problems, "appliance.toml:14: there is no program diskdom");
+}
+
+#[test]
+fn keep_regions_are_small_and_of_unikernels() {
+    let kept = GOOD.replacen("program = \"diskdom\"", "program = \"diskdom\"\nkeep = \"8K\"", 1);
+    assert_eq!(read_anywhere(&kept).unwrap().manifest.domains[1].keep, 8 << 10);
+    for (keep, message) in [
+        ("1M", "a keep region has at most 768K"),
+        ("5000", "a keep region comes in pages of 4K"),
+    ] {
+        let text = problem(
+            "program = \"diskdom\"",
+            &format!("program = \"diskdom\"\nkeep = \"{keep}\""),
+        );
+        assert!(text.ends_with(message), "{text}");
+    }
+    let text = problem("memory = \"256M\"", "memory = \"256M\"\nkeep = \"8K\"");
+    assert!(
+        text.ends_with("linux is a guest; it has no keep region"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -11,12 +11,13 @@ use xen_abi::memory::{AddToPhysmap, XENMAPSPACE_shared_info, XENMEM_add_to_physm
 use xen_abi::xen::{__HYPERVISOR_memory_op, DOMID_SELF};
 
 use super::{WINDOW, paging};
-use crate::atoll::{Control, MachineAction};
+use crate::atoll::{Control, Fault, MachineAction};
 use crate::console::Console;
 use crate::event::xen::XenEvents;
 use crate::event::{Channel, Port};
 use crate::grant::xen::XenGrants;
 use crate::hypercall::{Errno, call};
+use crate::keep::Keep;
 use crate::memory::{PAGE_SIZE, SharedMemory};
 use crate::pci::{ConfigPorts, PciAddress};
 use crate::ring::bytes::ByteChannel;
@@ -49,7 +50,25 @@ pub(super) fn system(command_line: &'static str, modules: Vec<Module>) -> Result
         Rc::new(control),
         Rc::new(ConfigPorts),
         Connections { store, console },
-    ))
+    )
+    .with_keep(Keep::new(keep_region())))
+}
+
+/// The pages that the last life left.
+fn keep_region() -> Option<SharedMemory> {
+    let mut region = KeepRegion {
+        domain: DOMID_SELF,
+        ..KeepRegion::default()
+    };
+    operate(ATOLLOP_KEEP_REGION, &mut region).ok()?;
+    let length = u64::from(region.pages) * PAGE_SIZE as u64;
+    let base = NonNull::new(region.address as *mut u8).filter(|_| length > 0)?;
+    if let Err(error) = paging::map(region.address..region.address.checked_add(length)?, paging::DATA) {
+        log::error!("the keep region: {error}");
+        return None;
+    }
+    // SAFETY: the hypervisor set these pages aside for this; they lie outside of what the heap and the image use, and were just mapped for ever.
+    Some(unsafe { SharedMemory::from_raw(base, length as usize, None) })
 }
 
 fn refused(what: &'static str) -> impl Fn(Errno) -> StartError {
@@ -164,6 +183,30 @@ impl Control for XenControl {
             ..DomainMemory::default()
         };
         operate(ATOLLOP_DOMAIN_MEMORY, &mut request)
+    }
+
+    fn discard_keep(&self, domain: DomainId) -> Result<(), Errno> {
+        let mut region = KeepRegion {
+            domain: domain.0,
+            flags: KEEP_DISCARD,
+            ..KeepRegion::default()
+        };
+        operate(ATOLLOP_KEEP_REGION, &mut region)
+    }
+
+    fn inject_fault(&self, domain: DomainId, fault: Fault, after: u64) -> Result<(), Errno> {
+        let fault = match fault {
+            Fault::Kill => FAULT_KILL,
+            Fault::Hang => FAULT_HANG,
+            Fault::CorruptKeep => FAULT_CORRUPT_KEEP,
+        };
+        let mut request = FaultInjection {
+            domain: domain.0,
+            fault,
+            after,
+            ..FaultInjection::default()
+        };
+        operate(ATOLLOP_INJECT_FAULT, &mut request)
     }
 
     fn machine(&self, action: MachineAction) -> Result<(), Errno> {

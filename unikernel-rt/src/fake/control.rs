@@ -9,7 +9,7 @@ use pci_types::PciAddress;
 use xen_abi::atoll::{DOMAIN_STATE_ABSENT, DOMAIN_STATE_RUNNING, NAME_LENGTH};
 
 use crate::DomainId;
-use crate::atoll::{Control, DomainFigures, DomainInfo, MachineAction, MachineInfo, ProcessorFigures};
+use crate::atoll::{Control, DomainFigures, DomainInfo, Fault, MachineAction, MachineInfo, ProcessorFigures};
 use crate::hypercall::Errno;
 
 /// A machine's worth of domains that start and stop at once. Clones are the same machine.
@@ -22,6 +22,7 @@ pub struct FakeControl {
 struct State {
     domains: BTreeMap<u16, DomainInfo>,
     actions: Vec<MachineAction>,
+    faults: Vec<(DomainId, Fault, u64)>,
     refused: BTreeMap<u16, Errno>,
     machine: MachineInfo,
     log: Vec<u8>,
@@ -72,6 +73,11 @@ impl FakeControl {
     /// What the machine was told to do.
     pub fn actions(&self) -> Vec<MachineAction> {
         self.state.borrow().actions.clone()
+    }
+
+    /// The faults that were injected.
+    pub fn faults(&self) -> Vec<(DomainId, Fault, u64)> {
+        self.state.borrow().faults.clone()
     }
 
     /// Sets the machine's figures.
@@ -125,6 +131,19 @@ impl Control for FakeControl {
     fn set_memory(&self, domain: DomainId, pages: u64) -> Result<(), Errno> {
         let mut state = self.state.borrow_mut();
         state.domains.get_mut(&domain.0).ok_or(Errno::ESRCH)?.target_pages = pages;
+        Ok(())
+    }
+
+    fn discard_keep(&self, domain: DomainId) -> Result<(), Errno> {
+        self.domain_info(domain).map(drop)
+    }
+
+    fn inject_fault(&self, domain: DomainId, fault: Fault, after: u64) -> Result<(), Errno> {
+        let mut state = self.state.borrow_mut();
+        if !state.domains.contains_key(&domain.0) {
+            return Err(Errno::ESRCH);
+        }
+        state.faults.push((domain, fault, after));
         Ok(())
     }
 

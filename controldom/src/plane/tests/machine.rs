@@ -6,7 +6,12 @@ use crate::{
     wire::{HEADER_LENGTH, encode},
 };
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
-use unikernel_rt::{atoll::DomainInfo, hypercall::Errno, memory::SharedMemory, ring::bytes::ByteChannel};
+use unikernel_rt::{
+    atoll::{DomainInfo, Fault},
+    hypercall::Errno,
+    memory::SharedMemory,
+    ring::bytes::ByteChannel,
+};
 use xen_abi::atoll::{DOMAIN_STATE_ABSENT, DOMAIN_STATE_FAILED, DOMAIN_STATE_RUNNING, DOMAIN_STATE_STOPPED};
 
 #[derive(Default)]
@@ -24,6 +29,7 @@ struct State {
     calls: Vec<String>,
     stopped: bool,
     refuses_machine: bool,
+    refuses_faults: bool,
 }
 
 /// The test's hand on the machine.
@@ -84,6 +90,10 @@ impl World {
             .entry(domain)
             .or_default()
             .fails_to_build = true;
+    }
+
+    pub fn refuse_faults(&self) {
+        self.0.borrow_mut().refuses_faults = true;
     }
 
     pub fn refuse_machine(&self) {
@@ -167,6 +177,15 @@ impl Hypervisor for FakeHypervisor {
     fn set_memory(&mut self, domain: DomainId, pages: u64) -> Result<(), Errno> {
         let mut state = self.0.borrow_mut();
         state.calls.push(format!("memory {domain} {pages}"));
+        Ok(())
+    }
+
+    fn inject_fault(&mut self, domain: DomainId, fault: Fault, after: Duration) -> Result<(), Errno> {
+        let mut state = self.0.borrow_mut();
+        if state.refuses_faults {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        state.calls.push(format!("{fault:?} {domain} after {after:?}"));
         Ok(())
     }
 

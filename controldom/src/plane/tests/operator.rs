@@ -75,6 +75,40 @@ fn refuses_what_it_cannot_do() {
 }
 
 #[test]
+fn faults_happen_where_the_appliance_allows_it() {
+    let mut bench = bench();
+    for (request, reply, calls) in [
+        ("1 kill driver", "1 ok kill: driver", &["Kill 3 after 0ns"][..]),
+        ("2 hang driver 250", "2 ok hang: driver", &["Hang 3 after 250µs"]),
+        (
+            "3 corrupt-keep driver",
+            "3 ok corrupt-keep: driver",
+            &["CorruptKeep 3 after 0ns"],
+        ),
+        (
+            "4 kill controldom",
+            "4 ok kill: controldom",
+            &["Kill 1 after 0ns"],
+        ),
+        ("5 kill driver soon", "5 error \"soon\" is no number of", &[]),
+        ("6 corrupt-keep driver 5", "6 error corrupt-keep takes", &[]),
+        ("7 kill", "7 error kill takes the name", &[]),
+        ("8 hang nobody", "8 error there is no domain \"nobody\"", &[]),
+        ("9 kill ../ready", "9 error there is no domain", &[]),
+    ] {
+        let answer = bench.request(request);
+        assert!(answer.starts_with(reply), "{answer}");
+        assert_eq!(bench.world.take_calls(), calls);
+    }
+    bench.world.refuse_faults();
+    let answer = bench.request("10 kill driver");
+    assert!(
+        answer.starts_with("10 error this appliance was built without fault injection"),
+        "{answer}"
+    );
+}
+
+#[test]
 fn a_guest_is_told_how_many_vcpus_it_may_use() {
     let mut bench = bench();
     let available = |bench: &Bench| {

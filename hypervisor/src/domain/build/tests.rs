@@ -101,6 +101,44 @@ fn a_domain_finds_its_image_and_what_the_contract_says() {
 }
 
 #[test]
+fn the_keep_region_outlives_its_domain_and_nothing_else_does() {
+    let mut hv = machine(|_| ());
+    hv.domains.get_mut(&GUEST).unwrap().spec.keep = 3 * PAGE_SIZE;
+    let keep = layout::KEEP.0;
+    let last = keep + 2 * PAGE_SIZE;
+    start(&mut hv, GUEST).unwrap();
+    assert_eq!(read::<4096>(&hv, GUEST, last), [0; 4096]);
+    for at in [0x8000, keep, last + 4088] {
+        testing::poke(&hv, GUEST.0, at, b"whatever");
+    }
+    // Neither the pages' frames nor the books change with the lives.
+    let free = hv.frames.free_pages();
+    for _ in 0..3 {
+        hv.destroy_domain(GUEST);
+        start(&mut hv, GUEST).unwrap();
+        assert_eq!(read(&hv, GUEST, keep), *b"whatever");
+        assert_eq!(read(&hv, GUEST, last + 4088), *b"whatever");
+        assert_eq!(read(&hv, GUEST, 0x8000), [0; 8]);
+        assert_eq!(hv.frames.free_pages(), free);
+    }
+    // Garbled, once: no line of 64 bytes is as it was.
+    hv.domains.get_mut(&GUEST).unwrap().keep.garble_next(5);
+    hv.destroy_domain(GUEST);
+    start(&mut hv, GUEST).unwrap();
+    let garbled = read::<4096>(&hv, GUEST, keep + PAGE_SIZE);
+    assert!(garbled.chunks(64).all(|line| line != [0; 64]));
+    hv.destroy_domain(GUEST);
+    start(&mut hv, GUEST).unwrap();
+    assert_eq!(read(&hv, GUEST, keep + PAGE_SIZE), garbled);
+    super::super::keep::discard(&hv, GUEST);
+    assert_eq!(read(&hv, GUEST, keep), [0; 4096]);
+    // It is nobody else's, and ends where the manifest says.
+    let body = hv.body(GUEST).unwrap();
+    let beyond = body.p2m.translate(&hv.memory, GuestAddress(last + PAGE_SIZE));
+    assert_eq!(beyond, None);
+}
+
+#[test]
 fn a_guest_has_rings_and_ports_towards_its_servers() {
     let mut hv = machine(|_| ());
     start(&mut hv, GUEST).unwrap();

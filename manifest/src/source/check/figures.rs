@@ -51,6 +51,31 @@ impl Checker<'_> {
         bytes.max(memory)
     }
 
+    /// What it hands on to its next life.
+    pub(super) fn keep(&mut self, source: &raw::Domain) -> u64 {
+        let unikernel = source.kind.get_ref() == &raw::Kind::Unikernel;
+        let Some(keep) = &source.keep else {
+            return match unikernel {
+                true if has(source, raw::Capability::Control) => USUAL_CONTROL_KEEP,
+                true => USUAL_KEEP,
+                false => 0,
+            };
+        };
+        let Some(bytes) = self.read(keep, |text| values::size(text)) else {
+            return 0;
+        };
+        if !unikernel {
+            let message = format!("{} is a guest; it has no keep region", source.name.get_ref());
+            self.report(keep.span(), message);
+        } else if bytes > MOST_KEEP {
+            let most = values::show_size(MOST_KEEP);
+            self.report(keep.span(), format!("a keep region has at most {most}"));
+        } else if bytes % 4096 != 0 {
+            self.report(keep.span(), "a keep region comes in pages of 4K");
+        }
+        bytes
+    }
+
     pub(super) fn vcpus(&mut self, source: &raw::Domain) -> u32 {
         let Some(vcpus) = &source.vcpus else { return 1 };
         let unikernel = source.kind.get_ref() == &raw::Kind::Unikernel;

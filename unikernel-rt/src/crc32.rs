@@ -1,4 +1,4 @@
-//! The CRC-32 of GPT: that of IEEE 802.3, reflected.
+//! The CRC-32 of IEEE 802.3, reflected: that of GPT, and of records in the keep region.
 
 /// The remainders of all bytes.
 static TABLE: [u32; 256] = table();
@@ -21,7 +21,12 @@ const fn table() -> [u32; 256] {
 
 /// The checksum of bytes.
 pub fn checksum(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |remainder, &byte| {
+    extend(0, bytes)
+}
+
+/// The checksum of what `checksum` is of, followed by `bytes`.
+pub fn extend(checksum: u32, bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!checksum, |remainder, &byte| {
         remainder >> 8 ^ TABLE[usize::from(remainder as u8 ^ byte)]
     })
 }
@@ -31,5 +36,6 @@ mod tests {
     #[test]
     fn the_check_value_is_the_standard_one() {
         assert_eq!(super::checksum(b"123456789"), 0xcbf4_3926);
+        assert_eq!(super::extend(super::checksum(b"1234"), b"56789"), 0xcbf4_3926);
     }
 }
