@@ -102,6 +102,10 @@ impl Operations for Machine {
         }
     }
 
+    fn crash(&mut self, domain: u16, back: u16) -> Option<String> {
+        self.control.read_crash(unikernel_rt::DomainId(domain), back).ok()
+    }
+
     fn control(&mut self, command: &str) {
         self.sequence += 1;
         if let Err(error) = self

@@ -27,6 +27,8 @@ pub trait Operations {
     fn machine(&mut self) -> MachineStatus;
     /// What everybody has done until now. `restart` begins anew with the longest recent stays in the hypervisor.
     fn sample(&mut self, restart: bool) -> Sample;
+    /// The report of a domain's last crash, or of an earlier one; `None` if there is none.
+    fn crash(&mut self, domain: u16, back: u16) -> Option<String>;
     /// Sends a command to controldom; its answer comes back by [`Session::reply`].
     fn control(&mut self, command: &str);
     /// Sends a key to a domain's console.
@@ -259,6 +261,7 @@ impl Session {
                 self.terminal.write_text(first);
                 self.terminal.write_text(second);
             }
+            Ok(Command::Crash { name, back }) => self.show_crash(&name, back, operations),
             Ok(Command::Control(command)) => {
                 self.focus = Focus::Waiting;
                 operations.control(&command);
@@ -271,20 +274,38 @@ impl Session {
         }
     }
 
-    fn attach(&mut self, name: &str, operations: &mut impl Operations) {
-        let domains = operations.domains();
-        let Some(domain) = domains.iter().find(|domain| domain.name == name) else {
-            let text = format!(
-                "there is no domain {name}; there are {}\n",
-                shell::names(&domains)
-            );
-            self.terminal.write_text(text.as_bytes());
+    fn show_crash(&mut self, name: &str, back: u16, operations: &mut impl Operations) {
+        let Some(domain) = self.find(name, operations) else {
             return;
         };
-        self.focus = Focus::Attached(domain.id);
+        let text = match (operations.crash(domain, back), back) {
+            (Some(report), _) => report,
+            (None, 0) => format!("{name} has not crashed\n"),
+            (None, _) => format!("no such crash of {name} is on record; the last few are\n"),
+        };
+        self.terminal.write_text(text.as_bytes());
+    }
+
+    /// The domain of a name, which is there, or else the operator learns which are.
+    fn find(&mut self, name: &str, operations: &mut impl Operations) -> Option<u16> {
+        let domains = operations.domains();
+        let found = domains.iter().find(|domain| domain.name == name);
+        if found.is_none() {
+            let known = shell::names(&domains);
+            let text = format!("there is no domain {name}; there are {known}\n");
+            self.terminal.write_text(text.as_bytes());
+        }
+        found.map(|domain| domain.id)
+    }
+
+    fn attach(&mut self, name: &str, operations: &mut impl Operations) {
+        let Some(domain) = self.find(name, operations) else {
+            return;
+        };
+        self.focus = Focus::Attached(domain);
         self.terminal
             .write_text(format!("console of {name}; leave with Ctrl-]\n").as_bytes());
-        if let Some(scrollback) = self.consoles.get(&domain.id) {
+        if let Some(scrollback) = self.consoles.get(&domain) {
             let (first, second) = scrollback.contents();
             self.terminal.write_text(first);
             self.terminal.write_text(second);
@@ -342,6 +363,10 @@ mod tests {
 
         fn control(&mut self, command: &str) {
             self.commands.push(command.into());
+        }
+
+        fn crash(&mut self, domain: u16, back: u16) -> Option<String> {
+            (domain == 5 && back == 0).then(|| "linux crashed\n".into())
         }
 
         fn key(&mut self, domain: u16, key: u8) {
@@ -406,6 +431,15 @@ mod tests {
         bench.types("\u{1d}");
         bench.session.printed(5, b"unseen");
         assert_eq!(bench.screen(), "me\n\natoll> ");
+    }
+
+    #[test]
+    fn a_crash_is_shown_as_it_was_reported() {
+        let mut bench = Bench::new();
+        bench.types("crash linux\rcrash linux 1\rcrash controldom\r");
+        let screen = bench.screen();
+        assert!(screen.contains("crash linux\nlinux crashed\natoll> "), "{screen}");
+        assert!(screen.contains("no such crash of linux") && screen.contains("controldom has not crashed\n"));
     }
 
     #[test]

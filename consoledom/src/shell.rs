@@ -13,6 +13,7 @@ pub const HELP: &str = "\
 list            the domains: state, memory, processor time
 console NAME    a domain's console; leave it with Ctrl-]
 top             what domains and processors do, every second, until q; top once: one second
+crash NAME      why a domain crashed last; crash NAME 1: the time before
 dmesg           the log of the hypervisor and of the driver domains
 restart NAME    take a domain down and build it anew
 vcpus NAME COUNT
@@ -43,6 +44,13 @@ pub enum Command {
     },
     /// `dmesg`
     Dmesg,
+    /// `crash NAME`, or `crash NAME 1`
+    Crash {
+        /// The domain.
+        name: String,
+        /// 0 for its last crash, 1 for the one before …
+        back: u16,
+    },
     /// What controldom carries out, in the words that it expects.
     Control(String),
     /// `help`
@@ -104,6 +112,16 @@ pub fn parse(line: &str) -> Result<Command, Error> {
                 None => format!("{known} {name}"),
             };
             (known, Command::Control(request))
+        }
+        "crash" => {
+            let name = name("crash")?;
+            let back = match words.next() {
+                None => 0,
+                Some(word) => word
+                    .parse()
+                    .map_err(|_| Error::Usage("crash NAME, or crash NAME 1 for the time before"))?,
+            };
+            ("crash", Command::Crash { name, back })
         }
         "vcpus" => {
             let (name, count) = (name("vcpus"), words.next());
@@ -271,6 +289,17 @@ mod tests {
             parse("corrupt-keep netdom"),
             Ok(Command::Control("corrupt-keep netdom".into()))
         );
+        let crash = |back| {
+            Ok(Command::Crash {
+                name: "netdom".into(),
+                back,
+            })
+        };
+        assert_eq!(
+            (parse("crash netdom"), parse("crash netdom 2")),
+            (crash(0), crash(2))
+        );
+        assert!(matches!(parse("crash netdom x"), Err(Error::Usage(_))));
         assert_eq!(parse("reboot"), Ok(Command::Control("reboot".into())));
     }
 

@@ -9,10 +9,7 @@ mod memory_access;
 pub(crate) mod timers;
 
 use spin::Once;
-use xen_abi::{
-    sched,
-    vcpu::{RUNSTATE_runnable, RUNSTATE_running},
-};
+use xen_abi::vcpu::{RUNSTATE_runnable, RUNSTATE_running};
 
 use crate::{
     Hypervisor,
@@ -347,7 +344,7 @@ fn crash(hv: &mut Hypervisor, id: VcpuId, reason: core::fmt::Arguments<'_>) {
             registers.r9
         );
     }
-    hv.stop_domain(id.domain, sched::SHUTDOWN_crash);
+    hv.crash_domain(id, alloc::format!("{reason}"));
 }
 
 #[cfg(test)]

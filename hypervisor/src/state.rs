@@ -1,12 +1,15 @@
 //! The one value that everything hangs from.
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 
 use manifest::Manifest;
 use xen_abi::vcpu::{RUNSTATE_blocked, RUNSTATE_offline, RUNSTATE_runnable};
 
 use crate::{
-    domain::{Body, Domain, DomainId, Domains, Vcpu, VcpuId, VcpuStatus, devices, images::Images},
+    domain::{
+        Body, Domain, DomainId, Domains, Vcpu, VcpuId, VcpuStatus, devices, images::Images,
+        watchdog::Watchdog,
+    },
     event::Vectors,
     figures::{Account, Phase},
     grant::HeldFrames,
@@ -239,11 +242,8 @@ impl Hypervisor {
     /// this; after a hypercall and an exit the loop does for the vCPU that caused it.
     pub fn rearm(&mut self, id: VcpuId) {
         let Some(body) = self.body(id.domain) else { return };
-        let watchdogs = body
-            .watchdogs
-            .into_iter()
-            .filter(|deadline| *deadline != 0 && id.index == 0)
-            .min();
+        let watchdogs = body.watchdogs.iter().filter(|_| id.index == 0);
+        let watchdogs = watchdogs.filter_map(Watchdog::deadline).min();
         let Some(vcpu) = body.vcpus.get(id.index as usize) else {
             return;
         };
@@ -268,6 +268,11 @@ impl Hypervisor {
     /// Stops a domain for a reason (`SHUTDOWN_*`).
     pub fn stop_domain(&mut self, id: DomainId, reason: u32) {
         crate::domain::life::stop_domain(self, id, reason);
+    }
+
+    /// Stops the domain of a vCPU that did what none may, which `cause` says in a sentence.
+    pub fn crash_domain(&mut self, vcpu: VcpuId, cause: String) {
+        crate::domain::life::crash_domain(self, vcpu, cause);
     }
 
     /// Takes a domain down.

@@ -158,8 +158,9 @@ pub fn spec(name: &str, vcpus: u32) -> manifest::Domain {
         devices: Vec::new(),
         disks: Vec::new(),
         networks: Vec::new(),
-        on_crash: manifest::OnCrash::Restart,
         keep: 0,
+        restarts: manifest::Restarts::default(),
+        watchdog: 0,
         options: Vec::new(),
     }
 }
@@ -262,8 +263,9 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
         pci: Default::default(),
         debug_line: String::new(),
         counts: Default::default(),
-        watchdogs: [0; 2],
         fault: None,
+        watchdogs: Default::default(),
+        last_lines: Default::default(),
     });
     hv.bring_up(VcpuId { domain: id, index: 0 });
 }

@@ -16,5 +16,5 @@ pub mod source;
 
 pub use model::{
     Capabilities, Class, Device, Disk, Domain, Kind, LEAST_LINUX_MEMORY, MOST_KEEP, Manifest, Network,
-    OnCrash, Scheduling,
+    Restart, Restarts, Scheduling,
 };

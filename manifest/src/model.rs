@@ -48,10 +48,12 @@ pub struct Domain {
     pub disks: Vec<Disk>,
     /// Network interfaces that it is served.
     pub networks: Vec<Network>,
-    /// What happens when it crashes.
-    pub on_crash: OnCrash,
     /// Bytes that are handed from one life of it to the next; a multiple of 4 KiB, at most [`MOST_KEEP`].
     pub keep: u64,
+    /// Whether it is started again when it ends, and how soon.
+    pub restarts: Restarts,
+    /// How long a unikernel may go without a turn of its loop before it counts as hung, in nanoseconds and whole seconds; 0 is for ever.
+    pub watchdog: u64,
     /// Free settings of the domain's program, published below `options/` of its xenstore home.
     pub options: Vec<(String, String)>,
 }
@@ -183,11 +185,41 @@ pub struct Network {
     pub mac: [u8; 6],
 }
 
-/// What happens when a domain crashes.
+/// What happens when a domain ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OnCrash {
-    /// It stays down, for inspection.
-    Stay,
-    /// It is rebuilt from its pristine image.
-    Restart,
+pub struct Restarts {
+    /// After which ends it is started again.
+    pub policy: Restart,
+    /// As many failures in a row, and it stays down.
+    pub limit: u32,
+    /// How long it rests before the second start in a row, in nanoseconds; each further rest is twice as long. The first start comes at once.
+    pub rest: u64,
+    /// The longest rest, in nanoseconds.
+    pub longest_rest: u64,
+    /// One that has run for so long, in nanoseconds, has recovered: what failed before no longer counts.
+    pub healthy_after: u64,
+}
+
+impl Default for Restarts {
+    /// After failures, ten in a row at most, with rests from 100 ms to 10 s.
+    fn default() -> Self {
+        Self {
+            policy: Restart::OnFailure,
+            limit: 10,
+            rest: 100_000_000,
+            longest_rest: 10_000_000_000,
+            healthy_after: 60_000_000_000,
+        }
+    }
+}
+
+/// After which ends a domain is started again from its pristine image. One that asks for a reboot always is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Restart {
+    /// After each.
+    Always,
+    /// After a crash, and when its watchdog has expired.
+    OnFailure,
+    /// After none. One that crashed stays as it is, for inspection.
+    Never,
 }

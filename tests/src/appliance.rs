@@ -74,11 +74,12 @@ impl Appliance {
         }
     }
 
-    /// Adds a probe (see the crate `probe`), a unikernel that does the task of its command line. `lines` are further ones of the domain.
+    /// Adds a probe (see the crate `probe`), a unikernel that does the task of its command line. `lines` are further ones of the domain. It has no watchdog:
+    /// some do nothing but compute.
     #[track_caller]
     pub fn probe(self, name: &str, task: &str, lines: &str) -> Self {
         self.with(&format!(
-            "[[domain]]\nname = \"{name}\"\nkind = \"unikernel\"\nprogram = \"probe\"\nmemory = \"4M\"\ncommand-line = \"{task}\"\n{lines}\n"
+            "[[domain]]\nname = \"{name}\"\nkind = \"unikernel\"\nprogram = \"probe\"\nmemory = \"4M\"\ncommand-line = \"{task}\"\nwatchdog = \"off\"\n{lines}\n"
         ))
     }
 

@@ -1,6 +1,7 @@
 //! The control interface of the hypervisor (`xen_abi::atoll`): what the control domain and the console domain ask for,
 //! and what every domain may ask about itself.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use xen_abi::atoll::{DomainFigures, DomainInfo, MachineInfo, ProcessorFigures};
@@ -55,6 +56,8 @@ pub trait Control {
     fn processor_figures(&self, processor: u32, restart: bool) -> Result<ProcessorFigures, Errno>;
     /// The place of a PCI function that this domain was given; `ENOENT` behind the last one.
     fn pci_function(&self, index: u32) -> Result<PciAddress, Errno>;
+    /// The report of a domain's last crash (`back` = 0) or of one before; `ENOENT` if there is none.
+    fn read_crash(&self, domain: DomainId, back: u16) -> Result<String, Errno>;
     /// Reads the log from `position` into `buffer`. Answers the position to go on from, and how many bytes came.
     fn read_log(&self, position: u64, buffer: &mut [u8]) -> Result<(u64, usize), Errno>;
 }

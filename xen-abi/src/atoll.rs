@@ -87,6 +87,9 @@ pub const FAULT_HANG: u16 = 1;
 /// [`FaultInjection::fault`]: its next life finds its keep region garbled.
 pub const FAULT_CORRUPT_KEEP: u16 = 2;
 
+/// Reads by a [`CrashRead`] why a domain crashed, as text. Capability: `console-log`. `-ENOENT` if it has not crashed so often.
+pub const ATOLLOP_CRASH_READ: u64 = 13;
+
 /// Length of the fixed field that holds a domain's name, padded with NUL.
 pub const NAME_LENGTH: usize = 32;
 
@@ -140,6 +143,24 @@ pub struct DomainInfo {
     pub large_pages: u64,
     /// The longest that it may look for work before it sleeps, in nanoseconds; 0 is not at all.
     pub polling: u64,
+    /// How long it may go without feeding its watchdog, in nanoseconds and whole seconds; 0 is for ever. A unikernel starts one of that length.
+    pub watchdog: u64,
+}
+
+/// Reads the report of one crash of a domain.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct CrashRead {
+    /// The domain's id.
+    pub domain: u16,
+    /// Which crash: 0 for the last one, 1 for the one before …
+    pub back: u16,
+    /// Zero.
+    pub _pad0: u32,
+    /// Guest pointer to the buffer.
+    pub buffer: u64,
+    /// In: the buffer's length; what does not fit is cut. Out: how many bytes were written.
+    pub length: u64,
 }
 
 /// How much memory a domain may have from now on.

@@ -13,7 +13,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use manifest::{Manifest, OnCrash};
+use manifest::{Manifest, Restarts};
 
 use crate::{
     DomainId,
@@ -47,7 +47,7 @@ pub struct DomainPlan {
     /// Bytes of memory that it can be given.
     pub memory_maximum: u64,
     /// What happens when it crashes.
-    pub on_crash: OnCrash,
+    pub restarts: Restarts,
     /// Whether it writes the operator's requests.
     pub is_console: bool,
     /// The nodes of its home, without devices.
@@ -123,7 +123,7 @@ impl Plan {
                 vcpus: domain.vcpus,
                 memory: domain.memory,
                 memory_maximum: domain.memory_maximum,
-                on_crash: domain.on_crash,
+                restarts: domain.restarts,
                 is_console: domain.capabilities.console_log,
                 home: home::nodes(
                     manifest,

@@ -18,8 +18,9 @@ fn domain(name: &str) -> Domain {
         devices: vec![],
         disks: vec![],
         networks: vec![],
-        on_crash: OnCrash::Restart,
         keep: 0,
+        restarts: Restarts::default(),
+        watchdog: 0,
         options: vec![],
     }
 }

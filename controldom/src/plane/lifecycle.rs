@@ -23,7 +23,7 @@ use crate::{
     layout::{DomainPlan, Rings, put_all, ring_nodes},
     store::{Path, Special, Store, StoreError},
 };
-use manifest::OnCrash;
+use manifest::Restart;
 
 impl<H: Hypervisor> ControlPlane<H> {
     /// Starts a domain, introduces it, and answers the operator if it was asked for.
@@ -93,7 +93,9 @@ impl<H: Hypervisor> ControlPlane<H> {
         let now = self.hypervisor.now();
         let member = &mut self.members[index];
         let ran_before = member.phase != Phase::Waiting && member.failures.count() > 0;
-        let rest = member.failures.after_failure(Duration::ZERO);
+        let rest = member
+            .failures
+            .after_failure(&member.plan.restarts, Duration::ZERO);
         member.phase = match rest {
             Some(rest) if ran_before => Phase::Resting { until: now + rest },
             _ => Phase::Down,
@@ -145,12 +147,17 @@ impl<H: Hypervisor> ControlPlane<H> {
                         "suspend"
                     }
                 );
-                AfterLeaving::Remove
+                match member.plan.restarts.policy {
+                    Restart::Always if reason == POWER_OFF => AfterLeaving::Restart {
+                        rest: member.failures.after_reboot(&member.plan.restarts, ran),
+                    },
+                    _ => AfterLeaving::Remove,
+                }
             }
             REBOOT | SOFT_RESET => {
                 log::info!("{name} shut down (reboot)");
                 AfterLeaving::Restart {
-                    rest: member.failures.after_reboot(ran),
+                    rest: member.failures.after_reboot(&member.plan.restarts, ran),
                 }
             }
             reason => {
@@ -159,11 +166,11 @@ impl<H: Hypervisor> ControlPlane<H> {
                     WATCHDOG => log::error!("{name} crashed (its watchdog expired)"),
                     other => log::error!("{name} crashed (for the unknown reason {other})"),
                 }
-                let rest = member.failures.after_failure(ran);
-                match (member.plan.on_crash, rest) {
-                    (OnCrash::Stay, _) => AfterLeaving::Keep,
-                    (OnCrash::Restart, Some(rest)) => AfterLeaving::Restart { rest },
-                    (OnCrash::Restart, None) => {
+                let rest = member.failures.after_failure(&member.plan.restarts, ran);
+                match (member.plan.restarts.policy, rest) {
+                    (Restart::Never, _) => AfterLeaving::Keep,
+                    (_, Some(rest)) => AfterLeaving::Restart { rest },
+                    (_, None) => {
                         let count = member.failures.count();
                         log::error!(
                             "{name} crashed {count} times in a row and stays down; `restart {name}` tries again"

@@ -19,7 +19,7 @@ mod vcpus;
 pub use hypervisor::Hypervisor;
 pub use member::{AfterLeaving, Phase};
 pub use operator::{Command, GUEST_GRACE, Request, RequestError};
-pub use restarts::{FAILURES_MAX, Failures, HEALTHY_AFTER};
+pub use restarts::Failures;
 
 use alloc::vec::Vec;
 use core::time::Duration;

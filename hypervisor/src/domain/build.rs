@@ -334,8 +334,9 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
         pci: PciView::new(domain.functions.clone()),
         debug_line: String::new(),
         counts: Default::default(),
-        watchdogs: [0; 2],
         fault: None,
+        watchdogs: Default::default(),
+        last_lines: Default::default(),
     });
     domain.generation += 1;
     domain.failure = None;

@@ -3,10 +3,7 @@
 //!
 //! The middle of its work is found by its own time: the processor's alarm goes off after the domain has run for so long, whatever instruction that is.
 
-use xen_abi::{
-    atoll::{FAULT_CORRUPT_KEEP, FAULT_HANG, FAULT_KILL, FaultInjection},
-    sched::SHUTDOWN_crash,
-};
+use xen_abi::atoll::{FAULT_CORRUPT_KEEP, FAULT_HANG, FAULT_KILL, FaultInjection};
 
 use super::{DomainId, State, VcpuId};
 use crate::{Hypervisor, errno::Errno};
@@ -86,7 +83,8 @@ fn strike(hv: &mut Hypervisor, id: DomainId, kind: Kind) {
     match kind {
         Kind::Kill => {
             log::warn!("{} is killed, as was asked for", domain.spec.name);
-            hv.stop_domain(id, SHUTDOWN_crash);
+            let cause = "it was killed, as was asked for".into();
+            hv.crash_domain(VcpuId { domain: id, index: 0 }, cause);
         }
         Kind::Hang => {
             log::warn!("{} hangs from now on, as was asked for", domain.spec.name);
@@ -99,6 +97,8 @@ fn strike(hv: &mut Hypervisor, id: DomainId, kind: Kind) {
 
 #[cfg(test)]
 mod tests {
+    use xen_abi::sched::SHUTDOWN_crash;
+
     use super::*;
     use crate::{
         domain::VcpuStatus,
@@ -160,9 +160,11 @@ mod tests {
         hv.wake(id);
         assert_eq!(hv.vcpu(id).unwrap().status, VcpuStatus::Offline);
         // Its watchdog still bites.
-        hv.body_mut(GUEST).unwrap().watchdogs = [60, 0];
+        hv.body_mut(GUEST).unwrap().watchdogs[0].feed(80, 0, 0);
         hv.rearm(id);
-        crate::run::timers::expire(&mut hv, 0, 60);
+        (40..=80)
+            .step_by(10)
+            .for_each(|now| crate::run::timers::expire(&mut hv, 0, now));
         assert!(matches!(state(&hv), State::Stopped { .. }));
     }
 }

@@ -1,13 +1,25 @@
 //! The end of a domain: stopped by itself or by the hypervisor, and taken down.
 
+use alloc::string::String;
+
 use xen_abi::{sched, vcpu::RUNSTATE_offline, xen::VIRQ_DOM_EXC};
 
-use super::{DomainId, State, VcpuId, VcpuStatus};
+use super::{DomainId, State, VcpuId, VcpuStatus, crash};
 use crate::{Hypervisor, event, grant, hypercall, memory::PageKind, platform::time};
 
 /// Stops a domain: its vCPUs run no more, everything that it owns stays until it is destroyed. `reason` is one of `SHUTDOWN_*` (sched.h).
-/// The control domain learns of it by `VIRQ_DOM_EXC`.
+/// The control domain learns of it by `VIRQ_DOM_EXC`. Of a crash, and of a watchdog that expired, a report is kept.
 pub fn stop_domain(hv: &mut Hypervisor, id: DomainId, reason: u32) {
+    stop(hv, VcpuId { domain: id, index: 0 }, reason, None);
+}
+
+/// Stops the domain of a vCPU that did what none may; `cause` is the sentence about it that the report begins with.
+pub fn crash_domain(hv: &mut Hypervisor, vcpu: VcpuId, cause: String) {
+    stop(hv, vcpu, sched::SHUTDOWN_crash, Some(cause));
+}
+
+fn stop(hv: &mut Hypervisor, culprit: VcpuId, reason: u32, cause: Option<String>) {
+    let id = culprit.domain;
     hypercall::flush_console(hv, id);
     event::take_console_back(hv, id);
     let Some(domain) = hv.domain_mut(id).filter(|domain| domain.state == State::Running) else {
@@ -15,9 +27,12 @@ pub fn stop_domain(hv: &mut Hypervisor, id: DomainId, reason: u32) {
     };
     domain.state = State::Stopped { reason };
     hv.recall_domain(id);
+    let now = time::now();
+    if matches!(reason, sched::SHUTDOWN_crash | sched::SHUTDOWN_watchdog) {
+        crash::keep_report(hv, culprit, reason, cause, now);
+    }
     let Some(domain) = hv.domain_mut(id) else { return };
     let (name, control) = (domain.spec.name.clone(), domain.spec.capabilities.control);
-    let now = time::now();
     let vcpus = domain.body.as_mut().map_or(0, |body| {
         for vcpu in &mut body.vcpus {
             vcpu.status = VcpuStatus::Offline;
@@ -27,7 +42,7 @@ pub fn stop_domain(hv: &mut Hypervisor, id: DomainId, reason: u32) {
             // It has a timer, too.
             vcpu.machine.apic.reset();
         }
-        body.watchdogs = [0; 2];
+        body.watchdogs = Default::default();
         body.vcpus.len() as u32
     });
     for index in 0..vcpus {

@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod build;
+pub mod crash;
 pub mod devices;
 pub mod fault;
 pub mod images;
@@ -13,8 +14,11 @@ pub mod layout;
 pub mod life;
 mod table;
 mod vcpu;
+pub mod watchdog;
 
 use alloc::{boxed::Box, string::String, vec::Vec};
+
+use xen_abi::vcpu::RUNSTATE_runnable;
 
 pub use table::Domains;
 pub use vcpu::{Polling, Runstate, Vcpu, VcpuStatus, legacy_vcpu_info};
@@ -65,6 +69,8 @@ pub struct Domain {
     pub failure: Option<String>,
     /// What it hands from one life to the next.
     pub keep: keep::Keep,
+    /// Its last crashes, for the operator.
+    pub crashes: crash::Crashes,
     /// What has been made of it so far while its state is [`State::Building`].
     pub building: Option<Box<build::Build>>,
     /// What it owns; `None` until it is built and after it is destroyed.
@@ -85,6 +91,7 @@ impl Domain {
             functions: Vec::new(),
             failure: None,
             keep: keep::Keep::default(),
+            crashes: Default::default(),
             building: None,
             body: None,
         }
@@ -141,13 +148,21 @@ pub struct Body {
     pub debug_line: String,
     /// What it did.
     pub counts: crate::figures::DomainCounts,
-    /// When its watchdogs (SCHEDOP_watchdog) expire, in nanoseconds of the machine's clock; 0 is a free one.
-    pub watchdogs: [u64; 2],
     /// A fault that is to befall it.
     pub fault: Option<fault::Fault>,
+    /// Its watchdogs (SCHEDOP_watchdog).
+    pub watchdogs: [watchdog::Watchdog; 2],
+    /// What it logged last.
+    pub last_lines: crash::LastLines,
 }
 
 impl Body {
+    /// How long it has lived by `now`, in nanoseconds, as watchdogs count it: time in which one of its vCPUs waited for a processor is no life.
+    pub fn life(&self, now: u64) -> u64 {
+        let waited = |vcpu: &Vcpu| vcpu.runstate.totals(now)[RUNSTATE_runnable as usize];
+        now.saturating_sub(self.vcpus.iter().map(waited).sum())
+    }
+
     /// Whether the domain may map more pages that it places itself. Pages far apart take a second-stage table each, from everybody's memory; a domain may
     /// have so many for what it has and can have mapped, and no more.
     pub fn within_table_budget(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Atoll's own operations (`xen_abi::atoll`), for the domains to which the manifest gives their capabilities.
 
-use alloc::vec::Vec;
+use alloc::{string::ToString, vec::Vec};
 
 use manifest::Capabilities;
 use xen_abi::{
@@ -53,8 +53,12 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             let request: DomainReference = read(hv, caller, at)?;
             match hv.start_domain(existing(hv, request.domain)?)? {
                 Progress::Done => Ok(Answer::OK),
-                Progress::Again => Ok(Answer::Again),
+                Progress::Again => {
+                    alive(hv, caller);
+                    Ok(Answer::Again)
+                }
                 Progress::Wait(until) => {
+                    alive(hv, caller);
                     let vcpu = hv.vcpu_mut(caller).ok_or(Errno::SRCH)?;
                     vcpu.polling = Some(Polling {
                         ports: Vec::new(),
@@ -133,6 +137,13 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             write(hv, caller, at, &request)?;
             Ok(Answer::OK)
         }
+        ATOLLOP_CRASH_READ => {
+            needs(|capabilities| capabilities.console_log)?;
+            let mut request: CrashRead = read(hv, caller, at)?;
+            read_crash(hv, caller, &mut request)?;
+            write(hv, caller, at, &request)?;
+            Ok(Answer::OK)
+        }
         ATOLLOP_DMA_WINDOW => {
             let base = hv
                 .body(caller.domain)
@@ -178,6 +189,27 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
     }
 }
 
+/// Whoever has something built is not hung while that goes on, so its watchdogs are fed.
+fn alive(hv: &mut Hypervisor, caller: VcpuId) {
+    let now = machine::now();
+    if let Some(body) = hv.body_mut(caller.domain) {
+        let life = body.life(now);
+        body.watchdogs
+            .iter_mut()
+            .for_each(|watchdog| watchdog.feed_again(life, now));
+    }
+}
+
+fn read_crash(hv: &Hypervisor, caller: VcpuId, request: &mut CrashRead) -> Result<()> {
+    let domain = hv.domain(DomainId(request.domain)).ok_or(Errno::SRCH)?;
+    let report = domain.crashes.get(request.back.into()).ok_or(Errno::NOENT)?;
+    let text = report.to_string();
+    let length = text.floor_char_boundary(request.length.min(text.len() as u64) as usize);
+    write_bytes(hv, caller, request.buffer, &text.as_bytes()[..length])?;
+    request.length = length as u64;
+    Ok(())
+}
+
 /// A domain of the manifest.
 fn existing(hv: &Hypervisor, id: u16) -> Result<DomainId> {
     hv.domain(DomainId(id)).map(|domain| domain.id).ok_or(Errno::SRCH)
@@ -213,6 +245,7 @@ fn domain_info(hv: &Hypervisor, id: DomainId, info: &mut DomainInfo) -> Result<(
         } else {
             0
         },
+        watchdog: domain.spec.watchdog,
         ..Default::default()
     };
     (info.state, info.shutdown_reason) = match domain.state {

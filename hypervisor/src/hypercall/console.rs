@@ -60,7 +60,9 @@ fn append(hv: &mut Hypervisor, domain: DomainId, bytes: &[u8]) {
 fn end_line(hv: &mut Hypervisor, domain: DomainId) {
     let Some(body) = hv.body_mut(domain) else { return };
     let line = core::mem::take(&mut body.calls.line);
-    machine::log_line(&context::name(hv, domain), &String::from_utf8_lossy(&line));
+    let line = String::from_utf8_lossy(&line);
+    body.last_lines.push(&line);
+    machine::log_line(&context::name(hv, domain), &line);
 }
 
 /// Logs what a domain has begun of a line: when it stops.

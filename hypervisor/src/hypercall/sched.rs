@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Hypervisor,
-    domain::{DomainId, Polling, VcpuId},
+    domain::{DomainId, Polling, VcpuId, watchdog::Watchdog},
     errno::Errno,
     event,
     memory::MachineAddress,
@@ -118,33 +118,39 @@ fn poll(hv: &mut Hypervisor, caller: VcpuId, at: u64) -> Result {
     Ok(Answer::Block)
 }
 
-/// Starts, pokes or stops one of the domain's watchdogs.
+/// Starts, pokes or stops one of the domain's watchdogs. They count what the domain lives, not what passes while it waits for a processor
+/// (see [`crate::domain::watchdog`]); Xen's count all time.
 fn watchdog(hv: &mut Hypervisor, caller: VcpuId, at: u64) -> Result {
     let request: SchedWatchdog = read(hv, caller, at)?;
-    let expiry = machine::now()
-        .saturating_add(u64::from(request.timeout) * 1_000_000_000)
-        .max(1);
-    let first = VcpuId {
-        domain: caller.domain,
-        index: 0,
-    };
-    let watchdogs = &mut hv.body_mut(caller.domain).ok_or(Errno::SRCH)?.watchdogs;
-    if request.id == 0 {
+    let now = machine::now();
+    let timeout = u64::from(request.timeout) * 1_000_000_000;
+    let body = hv.body_mut(caller.domain).ok_or(Errno::SRCH)?;
+    let life = body.life(now);
+    let answer = if request.id == 0 {
         if request.timeout == 0 {
             return Err(Errno::INVAL);
         }
-        let free = watchdogs
+        let free = body
+            .watchdogs
             .iter()
-            .position(|watchdog| *watchdog == 0)
+            .position(Watchdog::is_free)
             .ok_or(Errno::NOSPC)?;
-        watchdogs[free] = expiry;
-        hv.rearm(first);
-        return Ok(Answer::Done(free as i64 + 1));
-    }
-    let watchdog = watchdogs
-        .get_mut(request.id as usize - 1)
-        .filter(|watchdog| **watchdog != 0);
-    *watchdog.ok_or(Errno::INVAL)? = if request.timeout == 0 { 0 } else { expiry };
-    hv.rearm(first);
-    Ok(Answer::OK)
+        body.watchdogs[free].feed(timeout, life, now);
+        Answer::Done(free as i64 + 1)
+    } else {
+        let watchdog = body.watchdogs.get_mut(request.id as usize - 1);
+        let watchdog = watchdog
+            .filter(|watchdog| !watchdog.is_free())
+            .ok_or(Errno::INVAL)?;
+        match request.timeout {
+            0 => *watchdog = Watchdog::default(),
+            _ => watchdog.feed(timeout, life, now),
+        }
+        Answer::OK
+    };
+    hv.rearm(VcpuId {
+        domain: caller.domain,
+        index: 0,
+    });
+    Ok(answer)
 }

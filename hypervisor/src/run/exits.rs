@@ -204,6 +204,7 @@ pub(super) fn port(hv: &mut Hypervisor, id: VcpuId, access: PortAccess) {
         } else if access.port == DEBUG_PORT {
             let character = written as u8 as char;
             if character == '\n' || body.debug_line.len() >= DEBUG_LINE {
+                body.last_lines.push(&body.debug_line);
                 platform::log::domain_line(&domain.spec.name, &body.debug_line);
                 body.debug_line.clear();
             }

@@ -64,11 +64,13 @@ fn expire_vcpu(hv: &mut Hypervisor, id: VcpuId, now: u64) {
     if let Some(vcpu) = hv.vcpu_mut(id).filter(|_| gives_up) {
         vcpu.polling = None;
     }
-    let expired = id.index == 0
-        && hv.body(id.domain).is_some_and(|body| {
-            body.watchdogs
-                .iter()
-                .any(|deadline| *deadline != 0 && due(*deadline))
+    let expired = hv
+        .body_mut(id.domain)
+        .filter(|_| id.index == 0)
+        .is_some_and(|body| {
+            let life = body.life(now);
+            let bites = body.watchdogs.iter_mut().map(|watchdog| watchdog.look(life, now));
+            bites.fold(false, |any, bites| any | bites)
         });
     if expired {
         hv.stop_domain(id.domain, SHUTDOWN_watchdog);
@@ -140,9 +142,16 @@ mod tests {
         expire(&mut hv, 0, 50);
         let vcpu = hv.vcpu(id).unwrap();
         assert_eq!((vcpu.status, &vcpu.polling), (VcpuStatus::Runnable, &None));
-        hv.body_mut(id.domain).unwrap().watchdogs = [0, 60];
+        let body = hv.body_mut(id.domain).unwrap();
+        let life = body.life(50);
+        body.watchdogs[1].feed(80, life, 50);
+        hv.sleep(id);
         hv.rearm(id);
-        expire(&mut hv, 0, 60);
+        for now in [90, 100, 110, 120, 129] {
+            expire(&mut hv, 0, now);
+            assert_eq!(hv.domain(id.domain).unwrap().state, State::Running);
+        }
+        expire(&mut hv, 0, 130);
         assert_eq!(
             hv.domain(id.domain).unwrap().state,
             State::Stopped {

@@ -6,6 +6,7 @@ use toml::Spanned;
 
 mod across;
 mod figures;
+mod lives;
 mod payload;
 mod scheduling;
 
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     Capabilities, Class, Device, Disk, Domain, Kind, LEAST_LINUX_MEMORY, MOST_KEEP, Manifest, Network,
-    OnCrash, Scheduling,
+    Scheduling,
 };
 
 /// Below this no program of ours starts: it is linked at 1 MiB and needs a heap.
@@ -125,7 +126,6 @@ impl<'a> Checker<'a> {
         for key in source.options.keys() {
             self.read(key, |key| values::option_key(key));
         }
-        let unikernel = source.kind.get_ref() == &raw::Kind::Unikernel;
         Domain {
             name: source.name.get_ref().clone(),
             kind,
@@ -137,13 +137,9 @@ impl<'a> Checker<'a> {
             devices,
             disks,
             networks: self.networks(source),
-            on_crash: match source.on_crash {
-                Some(raw::OnCrash::Stay) => OnCrash::Stay,
-                Some(raw::OnCrash::Restart) => OnCrash::Restart,
-                None if unikernel => OnCrash::Restart,
-                None => OnCrash::Stay,
-            },
             keep: self.keep(source),
+            restarts: self.restarts(source),
+            watchdog: self.watchdog(source),
             options: source
                 .options
                 .iter()

@@ -58,8 +58,13 @@ pub(super) struct Domain {
     pub capabilities: Vec<Spanned<Capability>>,
     #[serde(default)]
     pub devices: Vec<Spanned<String>>,
-    pub on_crash: Option<OnCrash>,
     pub keep: Option<Spanned<String>>,
+    pub restart: Option<Restart>,
+    pub restart_limit: Option<Spanned<u32>>,
+    pub restart_rest: Option<Spanned<String>>,
+    pub restart_longest_rest: Option<Spanned<String>>,
+    pub healthy_after: Option<Spanned<String>>,
+    pub watchdog: Option<Spanned<String>>,
     #[serde(default)]
     pub options: BTreeMap<Spanned<String>, String>,
     #[serde(default)]
@@ -96,9 +101,10 @@ pub(super) enum Capability {
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum OnCrash {
-    Stay,
-    Restart,
+pub(super) enum Restart {
+    Always,
+    OnFailure,
+    Never,
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@ mod machine;
 mod scheduling;
 
 use super::*;
-use crate::{Class, Device, Kind, OnCrash};
+use crate::{Class, Device, Kind, Restart};
 use alloc::{format, vec};
 
 /// A small appliance that is right. Its lines are numbered from one, and the tests count on them.
@@ -95,12 +95,12 @@ fn reads_an_appliance() {
     );
     assert_eq!((control.memory, control.vcpus), (8 << 20, 1));
     assert_eq!(
-        (control.scheduling.class, control.on_crash),
-        (Class::Interactive, OnCrash::Restart)
+        (control.scheduling.class, control.restarts.policy),
+        (Class::Interactive, Restart::OnFailure)
     );
     assert_eq!(
-        (linux.scheduling.class, linux.on_crash),
-        (Class::Shared { weight: 256 }, OnCrash::Stay)
+        (linux.scheduling.class, linux.restarts.policy),
+        (Class::Shared { weight: 256 }, Restart::Never)
     );
     assert_eq!(
         disk.devices,
@@ -484,4 +484,38 @@ proptest::proptest! {
         let _ = values::devices(&format!("class:{junk}"));
         let _ = values::mac(&junk);
     }
+}
+
+#[test]
+fn restarts_and_watchdogs() {
+    let all = "memory = \"256M\"\nrestart = \"always\"\nrestart-limit = 3\nrestart-rest = \"1s\"\nhealthy-after = \"5s\"";
+    let appliance = read_anywhere(&GOOD.replacen("memory = \"256M\"", all, 1)).unwrap();
+    let [control, _, linux] = &appliance.manifest.domains[..] else {
+        panic!("three domains")
+    };
+    let restarts = linux.restarts;
+    assert_eq!(
+        (restarts.policy, restarts.limit, restarts.rest),
+        (Restart::Always, 3, 1_000_000_000)
+    );
+    assert_eq!(
+        (restarts.longest_rest, restarts.healthy_after),
+        (10_000_000_000, 5_000_000_000)
+    );
+    assert_eq!((control.watchdog, linux.watchdog), (4_000_000_000, 0));
+    let of_disk = |line: &str| problem("devices = [\"nvme\"", &format!("{line}\ndevices = [\"nvme\""));
+    assert!(of_disk("restart-limit = 0").contains("a limit is at least 1"));
+    assert!(
+        of_disk("restart-rest = \"2s\"\nrestart-longest-rest = \"1s\"").contains("is shorter than the first")
+    );
+    assert!(of_disk("watchdog = \"1500ms\"").contains("whole seconds"));
+    assert!(of_disk("watchdog = \"never\"").contains("is no duration"));
+    let linux = problem("memory = \"256M\"", "memory = \"256M\"\nwatchdog = \"4s\"");
+    assert!(linux.contains("linux is no unikernel"), "{linux}");
+    let off = GOOD.replacen(
+        "devices = [\"nvme\"",
+        "watchdog = \"off\"\ndevices = [\"nvme\"",
+        1,
+    );
+    assert_eq!(read_anywhere(&off).unwrap().manifest.domains[1].watchdog, 0);
 }

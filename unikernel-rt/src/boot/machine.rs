@@ -2,8 +2,10 @@
 #![allow(unsafe_code)] // Pages at addresses that the hypervisor names become memory here.
 
 use alloc::rc::Rc;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
+use core::time::Duration;
 
 use xen_abi::atoll::*;
 use xen_abi::hvm::params::*;
@@ -24,6 +26,9 @@ use crate::ring::bytes::ByteChannel;
 use crate::xenstore::{Client, Store};
 use crate::{Connections, DomainId, Module, StartError, System, dma};
 
+/// Bytes of a crash report that are read; it has fewer.
+const CRASH_REPORT: usize = 16 * 1024;
+
 /// Everything that a domain is given.
 pub(super) fn system(command_line: &'static str, modules: Vec<Module>) -> Result<System, StartError> {
     let control = XenControl;
@@ -37,7 +42,8 @@ pub(super) fn system(command_line: &'static str, modules: Vec<Module>) -> Result
     let first = window_page(0);
     share_info(first).map_err(refused("the page shared_info"))?;
     // SAFETY: the page was just put there, and this is called once.
-    let events = unsafe { XenEvents::new(first) }.map_err(refused("the timer"))?;
+    let events = unsafe { XenEvents::new(first, Duration::from_nanos(info.watchdog)) }
+        .map_err(refused("the timer"))?;
     let pages = (WINDOW.end - WINDOW.start) as usize / PAGE_SIZE;
     // SAFETY: the page tables map the window for data; nothing else lives in it, and this is called once.
     let grants = unsafe { XenGrants::new(window_page(1), pages - 1) };
@@ -260,6 +266,24 @@ impl Control for XenControl {
             function.devfn >> 3,
             function.devfn & 7,
         ))
+    }
+
+    fn read_crash(&self, domain: DomainId, back: u16) -> Result<String, Errno> {
+        let mut buffer = alloc::vec![0; CRASH_REPORT];
+        let read = call::with_buffer(
+            __HYPERVISOR_atoll_op,
+            ATOLLOP_CRASH_READ,
+            &mut buffer,
+            |buffer, length| CrashRead {
+                domain: domain.0,
+                back,
+                buffer,
+                length,
+                ..CrashRead::default()
+            },
+        )?;
+        buffer.truncate(read.length as usize);
+        Ok(String::from_utf8_lossy(&buffer).into_owned())
     }
 
     fn read_log(&self, position: u64, buffer: &mut [u8]) -> Result<(u64, usize), Errno> {

@@ -31,6 +31,44 @@ pub(crate) struct XenEvents {
     fired: RefCell<PortSet>,
     /// When the timer was last told to go off.
     armed: Cell<Option<Instant>>,
+    watchdog: Option<Watchdog>,
+}
+
+/// The watchdog that has to be fed for as long as the domain's loop turns.
+struct Watchdog {
+    id: u32,
+    seconds: u32,
+    /// When it is to be fed next.
+    due: Cell<Instant>,
+}
+
+impl Watchdog {
+    /// It is fed so many times as often as it needs.
+    const HASTE: u32 = 4;
+
+    fn start(timeout: Duration) -> Result<Option<Self>, Errno> {
+        let seconds = u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
+        if seconds == 0 {
+            return Ok(None);
+        }
+        let id = call::watchdog(0, seconds)?;
+        Ok(Some(Self {
+            id,
+            seconds,
+            due: Cell::default(),
+        }))
+    }
+
+    fn feed(&self, now: Instant) {
+        if now < self.due.get() {
+            return;
+        }
+        self.due
+            .set(now + Duration::from_secs(self.seconds.into()) / Self::HASTE);
+        if let Err(error) = call::watchdog(self.id, self.seconds) {
+            log::error!("the watchdog does not eat: {error}");
+        }
+    }
 }
 
 /// The page `shared_info`.
@@ -93,7 +131,9 @@ impl XenEvents {
     ///
     /// # Safety
     /// `shared_info` must be the domain's page of that name, mapped for ever and used by nobody else.
-    pub unsafe fn new(shared_info: NonNull<u8>) -> Result<Self, Errno> {
+    ///
+    /// Whoever waits or polls feeds a watchdog, which ends the domain after `watchdog` without; zero is without one.
+    pub unsafe fn new(shared_info: NonNull<u8>, watchdog: Duration) -> Result<Self, Errno> {
         let shared = Shared(shared_info);
         // A port wakes us unless it is masked; nothing is masked until somebody asks for it.
         for word in 0..64 {
@@ -109,6 +149,7 @@ impl XenEvents {
             timer: Port(bind.port),
             fired: RefCell::default(),
             armed: Cell::new(None),
+            watchdog: Watchdog::start(watchdog)?,
         })
     }
 
@@ -132,18 +173,28 @@ impl XenEvents {
         fired.remove(self.timer);
     }
 
+    /// The domain's loop turns.
+    fn feed(&self) {
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.feed(self.now());
+        }
+    }
+
     fn take(&self) -> PortSet {
+        self.feed();
         self.scan();
         self.fired.take()
     }
 
     /// Blocks until something is pending or the time has come. Answers `false` for the latter.
     fn sleep(&self, deadline: Option<Instant>) -> bool {
-        if let Some(deadline) = deadline {
-            let now = self.now();
-            if now >= deadline {
-                return false;
-            }
+        self.feed();
+        let now = self.now();
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            return false;
+        }
+        let feeding = self.watchdog.as_ref().map(|watchdog| watchdog.due.get());
+        if let Some(deadline) = deadline.into_iter().chain(feeding).min() {
             // A timer that goes off before the deadline stays: it wakes us once for nothing, and each change costs a hypercall.
             let serves = |at: Instant| now < at && at <= deadline;
             if !self.armed.get().is_some_and(serves) {

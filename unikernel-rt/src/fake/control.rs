@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
@@ -29,6 +30,7 @@ struct State {
     functions: Vec<PciAddress>,
     figures: BTreeMap<u16, DomainFigures>,
     processors: Vec<ProcessorFigures>,
+    crashes: BTreeMap<u16, Vec<String>>,
 }
 
 impl FakeControl {
@@ -93,6 +95,16 @@ impl FakeControl {
     /// Sets what the processors have done.
     pub fn set_processors(&self, figures: &[ProcessorFigures]) {
         self.state.borrow_mut().processors = figures.to_vec();
+    }
+
+    /// A domain crashes, which leaves a report.
+    pub fn crash(&self, domain: DomainId, report: &str) {
+        let mut state = self.state.borrow_mut();
+        state
+            .crashes
+            .entry(domain.0)
+            .or_default()
+            .insert(0, report.into());
     }
 
     /// Appends to the log.
@@ -175,6 +187,13 @@ impl Control for FakeControl {
     fn pci_function(&self, index: u32) -> Result<PciAddress, Errno> {
         let state = self.state.borrow();
         state.functions.get(index as usize).copied().ok_or(Errno::ENOENT)
+    }
+
+    fn read_crash(&self, domain: DomainId, back: u16) -> Result<String, Errno> {
+        let state = self.state.borrow();
+        let reports = state.crashes.get(&domain.0);
+        let report = reports.and_then(|reports| reports.get(usize::from(back)));
+        report.cloned().ok_or(Errno::ENOENT)
     }
 
     fn read_log(&self, position: u64, buffer: &mut [u8]) -> Result<(u64, usize), Errno> {

@@ -12,7 +12,9 @@ use xen_abi::arch_x86::cpuid::{
     XEN_CPUID_FIRST_LEAF, XEN_CPUID_SIGNATURE_EBX, XEN_CPUID_SIGNATURE_ECX, XEN_CPUID_SIGNATURE_EDX,
 };
 use xen_abi::hvm::hvm_op::{HVMOP_get_param, HvmParam};
-use xen_abi::sched::{SCHEDOP_block, SCHEDOP_shutdown, SCHEDOP_yield, SchedShutdown};
+use xen_abi::sched::{
+    SCHEDOP_block, SCHEDOP_shutdown, SCHEDOP_watchdog, SCHEDOP_yield, SchedShutdown, SchedWatchdog,
+};
 use xen_abi::vcpu::{VCPUOP_get_runstate_info, VcpuRunstateInfo};
 use xen_abi::version::XENVER_version;
 use xen_abi::xen::*;
@@ -170,6 +172,12 @@ pub(crate) fn shutdown(reason: u32) -> Result<u64, Errno> {
         SCHEDOP_shutdown,
         &mut SchedShutdown { reason },
     )
+}
+
+/// Starts a watchdog (0), or feeds one that was started, for so many seconds. Answers its number when it was started.
+pub(crate) fn watchdog(id: u32, seconds: u32) -> Result<u32, Errno> {
+    let mut argument = SchedWatchdog { id, timeout: seconds };
+    with(__HYPERVISOR_sched_op, SCHEDOP_watchdog, &mut argument).map(|number| number as u32)
 }
 
 /// Writes a line to the hypervisor's log.

@@ -54,7 +54,7 @@ fn a_backend_that_does_not_close_is_not_waited_for() {
 #[test]
 fn a_backend_that_does_not_run_is_not_waited_for() {
     let mut manifest = manifest();
-    manifest.domains[2].on_crash = OnCrash::Stay;
+    manifest.domains[2].restarts.policy = Restart::Never;
     let mut bench = bench_of(&manifest);
     bench.settle();
     bench.write("/local/domain/3/backend/vbd/4/51712/state", "4");
@@ -81,7 +81,7 @@ fn a_guest_that_powers_off_takes_its_devices_along() {
 #[test]
 fn one_that_is_to_stay_is_left_for_inspection() {
     let mut manifest = manifest();
-    manifest.domains[3].on_crash = OnCrash::Stay;
+    manifest.domains[3].restarts.policy = Restart::Never;
     let mut bench = bench_of(&manifest);
     bench.settle();
     bench.world.take_calls();
@@ -96,7 +96,7 @@ fn one_that_is_to_stay_is_left_for_inspection() {
 #[test]
 fn one_that_crashes_again_and_again_stays_down() {
     let mut bench = bench();
-    for _ in 0..FAILURES_MAX {
+    for _ in 0..Restarts::default().limit {
         assert!(bench.is_running(DRIVER));
         bench.end(DRIVER, SHUTDOWN_crash);
         bench.pass(Duration::from_secs(11));
@@ -168,4 +168,34 @@ fn a_home_is_new_for_a_new_guest() {
         bench.read("/local/domain/4/control/shutdown").as_deref(),
         Some("")
     );
+}
+
+#[test]
+fn one_that_is_always_to_run_comes_back_after_a_power_off_but_not_while_the_machine_goes_down() {
+    let mut manifest = manifest();
+    manifest.domains[2].restarts.policy = Restart::Always;
+    let mut bench = bench_of(&manifest);
+    bench.settle();
+    bench.end(DRIVER, SHUTDOWN_poweroff);
+    assert!(bench.is_running(DRIVER));
+    let mut manifest = manifest.clone();
+    manifest.domains[3].restarts.policy = Restart::Always;
+    let mut bench = bench_of(&manifest);
+    bench.settle();
+    bench.request("1 shutdown");
+    bench.end(GUEST, SHUTDOWN_poweroff);
+    bench.pass(member::LEAVE_TIME * 2);
+    assert!(!bench.is_running(GUEST));
+}
+
+#[test]
+fn the_manifest_says_how_often_a_domain_is_tried() {
+    let mut manifest = manifest();
+    manifest.domains[2].restarts.limit = 2;
+    let mut bench = bench_of(&manifest);
+    bench.settle();
+    bench.end(DRIVER, SHUTDOWN_watchdog);
+    assert!(bench.is_running(DRIVER));
+    bench.end(DRIVER, SHUTDOWN_watchdog);
+    assert_eq!(bench.plane.phase(DRIVER), Some(Phase::Down));
 }

@@ -11,7 +11,7 @@ use crate::{
     store::{Access, Permissions},
 };
 use machine::{World, machine};
-use manifest::{Manifest, OnCrash};
+use manifest::{Manifest, Restart, Restarts};
 use unikernel_rt::atoll::MachineAction;
 use xen_abi::{io::xs_wire::*, sched::*};
 

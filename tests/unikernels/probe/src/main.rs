@@ -10,6 +10,8 @@ use unikernel_rt::time::Instant;
 use unikernel_rt::{Failure, System};
 
 #[cfg(target_os = "none")]
+mod endings;
+#[cfg(target_os = "none")]
 mod measure;
 #[cfg(target_os = "none")]
 mod partners;
@@ -27,6 +29,8 @@ fn run(system: System) -> Result<Infallible, Failure> {
         Task::Wake { count, after } => measure::wake(&system, start, count, after)?,
         Task::Ping { peer, count } => partners::ping(&system, start, peer, count)?,
         Task::Pong { peer } => partners::pong(&system, peer)?,
+        Task::Panic => endings::panic_at(&system, start)?,
+        Task::Stall => endings::stall_from(&system, start)?,
         Task::Yield { count } => partners::give_way(&system, start, count)?,
     }
     log::info!("done, what it began at {start}: {task:?}");

@@ -68,6 +68,10 @@ pub enum Task {
         /// How long.
         after: Duration,
     },
+    /// `panic [start=MS]`: gives up in the middle of a few calls.
+    Panic,
+    /// `stall [start=MS]`: turns its loop until then, and no more.
+    Stall,
 }
 
 /// Why a command line is none.
@@ -117,6 +121,8 @@ impl Task {
                 count: number("count", Some(100))?,
                 after: Duration::from_micros(number("after", Some(1000))?),
             },
+            "panic" => Self::Panic,
+            "stall" => Self::Stall,
             _ => return Err(Unclear::Task(task)),
         })
     }
