@@ -43,7 +43,8 @@ fn run(system: System) -> Result<Infallible, Failure> {
     }
     let look = if interrupts { LOOK_AFTER } else { LOOK_OFTEN };
 
-    let backend = BlockBackend::new(disks, system.events.clone(), system.grants.clone(), clock);
+    let backend =
+        BlockBackend::new(disks, system.events.clone(), system.grants.clone(), clock).with_keep(&system.keep);
     let store = system.store()?;
     let mut bus = BackendBus::start(store.clone(), backend)?;
     let mut polling = system.polling();

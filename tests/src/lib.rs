@@ -15,6 +15,7 @@
 pub mod appliance;
 pub mod clean;
 pub mod console;
+pub mod faults;
 pub mod finding;
 pub mod guest;
 pub mod health;
@@ -24,6 +25,7 @@ pub mod web;
 
 pub use appliance::{Appliance, Built};
 pub use console::Console;
+pub use faults::Moments;
 pub use finding::Finding;
 pub use guest::Guest;
 pub use system::{PROMPT, System};

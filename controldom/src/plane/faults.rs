@@ -54,6 +54,10 @@ impl<H: Hypervisor> ControlPlane<H> {
             self.answer(sequence, Ok(reply.clone()));
             self.deliver();
         }
+        // What happens on purpose is not held against it.
+        if let Some(member) = self.members.iter_mut().find(|member| member.plan.id == id) {
+            member.failures = Default::default();
+        }
         match self.hypervisor.inject_fault(id, fault, after) {
             Ok(()) => Ok(Some(reply)),
             Err(Errno::EOPNOTSUPP) => Err(RequestError::NoFaults),

@@ -14,6 +14,7 @@ use xen_abi::io::blkif::{
     BLKIF_OP_READ, BLKIF_OP_WRITE, BLKIF_OP_WRITE_BARRIER, BLKIF_RSP_OKAY, BlkifRequest, BlkifResponse,
 };
 
+use super::answers::{Answers, BATCH};
 use super::grants::Want;
 use super::pending::{Pending, Progress};
 use super::persistent::PersistentGrants;
@@ -56,10 +57,13 @@ pub struct Connection {
     pub(super) pages: usize,
     pub(super) log: LogLimit,
     counts: Numbers,
+    /// Where it is said what is about to be answered; `None` if the keep region has no room.
+    answers: Option<Answers>,
 }
 
 impl Connection {
     /// A connection over a ring that was mapped.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         id: DeviceId,
         number: u32,
@@ -68,6 +72,7 @@ impl Connection {
         channel: Channel,
         grants: Rc<dyn Grants>,
         persistent: bool,
+        answers: Option<Answers>,
     ) -> Result<Self, DeviceError> {
         Ok(Self {
             id,
@@ -86,6 +91,7 @@ impl Connection {
             pages: 0,
             log: LogLimit::default(),
             counts: Numbers::default(),
+            answers,
         })
     }
 
@@ -308,13 +314,19 @@ impl Connection {
         if !mappings.is_empty() {
             self.grants.unmap_all(mappings);
         }
-        for pending in &answered {
-            let response = pending.response();
-            tally(&mut self.counts, &response, pending.sectors);
-            self.ring.push(&response)?;
-        }
-        if self.ring.publish()? {
-            self.channel.notify();
+        for batch in answered.chunks(BATCH) {
+            let responses: Vec<BlkifResponse> = batch.iter().map(Pending::response).collect();
+            // Before the first slot is no request any more.
+            if let Some(answers) = &mut self.answers {
+                answers.announce(self.ring.answered(), &responses);
+            }
+            for (pending, response) in batch.iter().zip(&responses) {
+                tally(&mut self.counts, response, pending.sectors);
+                self.ring.push(response)?;
+            }
+            if self.ring.publish()? {
+                self.channel.notify();
+            }
         }
         Ok(())
     }
@@ -324,8 +336,8 @@ impl Connection {
         self.waiting.clear();
     }
 
-    /// Answers what is done, and lets go of every page. Nothing must be in flight.
-    pub(super) fn release(mut self) {
+    /// Answers what is done, and lets go of every page. Nothing must be in flight. Gives back where it said what it would answer.
+    pub(super) fn release(mut self) -> Option<Answers> {
         if let Err(error) = self.answer() {
             log::debug!("{}: the last responses were not published: {error}", self.id);
         }
@@ -339,6 +351,7 @@ impl Connection {
         if !mappings.is_empty() {
             self.grants.unmap_all(mappings);
         }
+        self.answers
     }
 }
 

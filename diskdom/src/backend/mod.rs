@@ -8,10 +8,10 @@
 //!
 //! # Restart
 //! Because responses are in order, a rebuilt backend finds in the ring exactly the requests that have no response yet, and issues them
-//! again; a request that was executed before and is executed again leaves the same content. One window remains: an instance
-//! that dies between writing responses into their slots and publishing their index leaves slots that are no requests any
-//! more. The keep region is to close it.
+//! again; a request that was executed before and is executed again leaves the same content, for its frontend has heard of nothing that came after it. What was
+//! being written over requests when the predecessor died is in the keep region (`answers`).
 
+mod answers;
 mod connect;
 mod connection;
 mod features;
@@ -31,9 +31,11 @@ use core::time::Duration;
 
 use unikernel_rt::event::Events;
 use unikernel_rt::grant::Grants;
+use unikernel_rt::keep::Keep;
 use unikernel_rt::xenbus::{Attach, Backend, BackendBus, Device, DeviceError};
 use unikernel_rt::xenstore::StoreError;
 
+use self::answers::AnswersPool;
 use crate::device::{Completion, Pause};
 use crate::volume::{Disks, Volume};
 
@@ -53,6 +55,8 @@ pub struct BlockBackend {
     turns: usize,
     /// Completions that nobody has looked at yet.
     completions: Vec<Completion>,
+    /// What predecessors were about to answer, and what we are.
+    answers: AnswersPool,
 }
 
 impl BlockBackend {
@@ -66,6 +70,15 @@ impl BlockBackend {
             next_number: 0,
             turns: 0,
             completions: Vec::new(),
+            answers: AnswersPool::default(),
+        }
+    }
+
+    /// The same with a keep region, in which it notes what it is about to answer.
+    pub fn with_keep(self, keep: &Keep) -> Self {
+        Self {
+            answers: AnswersPool::open(keep),
+            ..self
         }
     }
 
@@ -103,7 +116,15 @@ impl Backend for BlockBackend {
         let number = self.next_number;
         // The last number would make a tag that disks use for themselves.
         self.next_number = (number + 1) % (u32::MAX - 1);
-        let connection = connect::connect(device, volume, number, &self.events, &self.grants)?;
+        let connection = connect::connect(
+            device,
+            volume,
+            number,
+            &self.events,
+            &self.grants,
+            &mut self.answers,
+            attach,
+        )?;
         if attach == Attach::Resume {
             // Our predecessor may have published responses and not lived to say so.
             connection.notify();
@@ -128,7 +149,9 @@ impl Backend for BlockBackend {
                 self.clock.pause(DRAIN_PAUSE);
             }
         }
-        connection.release();
+        if let Some(answers) = connection.release() {
+            self.answers.give_back(answers);
+        }
     }
 }
 

@@ -88,6 +88,23 @@ impl Record {
         magic: u32,
         version: u16,
     ) -> Result<(Self, Found), KeepError> {
+        let (record, found) = Self::open_one_of_many(area, magic, version)?;
+        match &found {
+            Found::Corrupt => log::warn!("{name}: the keep region is corrupt; starting as if it was empty"),
+            Found::OtherVersion(other, _) => {
+                log::info!("{name}: what was kept is of version {other}, and this is {version}");
+            }
+            Found::Nothing | Found::Bytes(_) => {}
+        }
+        Ok((record, found))
+    }
+
+    /// The same without a word: whoever has many says it once.
+    pub fn open_one_of_many(
+        area: SharedMemory,
+        magic: u32,
+        version: u16,
+    ) -> Result<(Self, Found), KeepError> {
         let mut record = Self {
             memory: area,
             magic,
@@ -97,13 +114,6 @@ impl Record {
         };
         let copies = [record.copy(0)?, record.copy(1)?];
         let found = record.judge(copies);
-        match &found {
-            Found::Corrupt => log::warn!("{name}: the keep region is corrupt; starting as if it was empty"),
-            Found::OtherVersion(other, _) => {
-                log::info!("{name}: what was kept is of version {other}, and this is {version}");
-            }
-            Found::Nothing | Found::Bytes(_) => {}
-        }
         Ok((record, found))
     }
 

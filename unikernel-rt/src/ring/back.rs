@@ -61,6 +61,11 @@ impl<Q: FromBytes, P: IntoBytes + Immutable> BackRing<Q, P> {
         Ok(self.known())
     }
 
+    /// The index that the next response has.
+    pub fn answered(&self) -> u32 {
+        self.rsp_prod
+    }
+
     /// The index that the next request has. Together with [`skip_to`](Self::skip_to) it lets a keep region
     /// remember what was taken.
     pub fn consumed(&self) -> u32 {

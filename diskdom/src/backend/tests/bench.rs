@@ -10,6 +10,7 @@ use unikernel_rt::DomainId;
 use unikernel_rt::event::{EventChannels, Port};
 use unikernel_rt::fake::{FakeEvents, FakeGrants, FakeStore};
 use unikernel_rt::grant::{Access, GrantRef, Grants};
+use unikernel_rt::keep::Keep;
 use unikernel_rt::memory::{PAGE_SIZE, SharedMemory};
 use unikernel_rt::ring::FrontRing;
 use unikernel_rt::xenbus::BackendBus;
@@ -30,6 +31,8 @@ pub struct Server {
     pub grants: FakeGrants,
     pub bus: Option<BackendBus<BlockBackend>>,
     pub disk: MemoryDisk,
+    /// What its lives hand on.
+    pub keep: Keep,
 }
 
 impl Server {
@@ -41,6 +44,7 @@ impl Server {
             grants: FakeGrants::new(DISKDOM),
             bus: None,
             disk,
+            keep: Keep::fake(16),
         }
     }
 
@@ -64,7 +68,8 @@ impl Server {
             Rc::new(self.events.clone()),
             Rc::new(self.grants.clone()),
             clock,
-        );
+        )
+        .with_keep(&self.keep.next_life());
         self.bus = Some(BackendBus::start(Rc::new(self.store.clone()), backend).unwrap());
     }
 

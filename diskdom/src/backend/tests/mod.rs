@@ -1,6 +1,7 @@
 //! The backend against a guest on fakes.
 
 mod bench;
+mod deaths;
 mod drivers;
 mod lifecycle;
 mod requests;
