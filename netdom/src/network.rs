@@ -69,7 +69,8 @@ impl Network {
 
     /// Lets go of the interfaces whose frontends left.
     pub fn bury(&mut self, fabric: &mut Fabric) {
-        for Departed { port, frames } in core::mem::take(&mut self.bus.backend().gone) {
+        for Departed { port, frames, place } in core::mem::take(&mut self.bus.backend().gone) {
+            self.bus.backend().places.give_back(place);
             fabric.remove(port);
             for frame in frames {
                 frame.release(&mut fabric.pool);

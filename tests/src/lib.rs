@@ -15,6 +15,7 @@
 pub mod appliance;
 pub mod clean;
 pub mod console;
+pub mod echo;
 pub mod faults;
 pub mod finding;
 pub mod guest;
@@ -25,6 +26,7 @@ pub mod web;
 
 pub use appliance::{Appliance, Built};
 pub use console::Console;
+pub use echo::Echo;
 pub use faults::Moments;
 pub use finding::Finding;
 pub use guest::Guest;

@@ -11,7 +11,7 @@ use unikernel_rt::{
     xenbus::{Attach, Backend, Device, DeviceError},
 };
 
-use super::{Departed, Features, Interface};
+use super::{Departed, Features, Interface, Places};
 use crate::{nic::Offloads, switch::Port};
 
 /// Hands out the switch's ports.
@@ -34,6 +34,8 @@ pub struct Interfaces {
     grants: Rc<dyn Grants>,
     /// Numbers for the interfaces to come.
     pub ports: PortNumbers,
+    /// Where answers are kept.
+    pub places: Places,
     /// Interfaces whose frontend left: their ports and frames are to be let go.
     pub gone: Vec<Departed>,
 }
@@ -45,6 +47,7 @@ impl Interfaces {
             events: system.events.clone(),
             grants: system.grants.clone(),
             ports,
+            places: Places::open(&system.keep),
             gone: Vec::new(),
         }
     }
@@ -88,8 +91,8 @@ impl Backend for Interfaces {
                 "the frontend wants received pages flipped; only copying (request-rx-copy) is supported",
             ));
         }
-        let transmit = BackRing::attach(self.map_ring(device, "tx-ring-ref")?)?;
-        let receive = BackRing::attach(self.map_ring(device, "rx-ring-ref")?)?;
+        let mut transmit = BackRing::attach(self.map_ring(device, "tx-ring-ref")?)?;
+        let mut receive = BackRing::attach(self.map_ring(device, "rx-ring-ref")?)?;
         let channel =
             Channel::bind_interdomain(&self.events, device.id.peer, device.peer_port("event-channel")?)?;
         let features = Features {
@@ -101,7 +104,10 @@ impl Backend for Interfaces {
                 ..Offloads::default()
             },
         };
+        let mut place = self.places.take(&device.id, attach == Attach::Resume);
         if attach == Attach::Resume {
+            let shown = place.transmit.resume(&mut transmit)? + place.receive.resume(&mut receive)?;
+            log::debug!("{}: {shown} answers of the predecessor", device.id);
             // The predecessor may have died between an answer and its announcement.
             channel.notify();
         }
@@ -112,6 +118,7 @@ impl Backend for Interfaces {
             channel,
             transmit,
             receive,
+            place,
             features,
             waiting: Default::default(),
             held: 0,

@@ -4,9 +4,11 @@
 //! the copy matters. Both rings are answered in order, so a successor of this domain can go on from the shared indices; a frame that was on its
 //! way is lost then, as on a wire.
 
+mod answers;
 mod backend;
 pub mod packet;
 
+pub use answers::{Place, Places};
 pub use backend::{Interfaces, PortNumbers};
 
 use alloc::{collections::VecDeque, vec::Vec};
@@ -16,7 +18,7 @@ use unikernel_rt::{
     event::Channel,
     grant::{CopyEnd, CopyOperation, GrantError, GrantRef, Grants},
     memory::PAGE_SIZE,
-    ring::{BackRing, RingError},
+    ring::BackRing,
     xenbus::Numbers,
 };
 use xen_abi::io::netif::{
@@ -59,6 +61,7 @@ pub struct Interface {
     channel: Channel,
     transmit: TransmitRing,
     receive: BackRing<NetifRxRequest, ReceiveSlot>,
+    place: Place,
     features: Features,
     waiting: VecDeque<Frame>,
     /// Pages of the frames that wait.
@@ -75,6 +78,8 @@ pub struct Departed {
     pub port: Port,
     /// The frames that waited for its domain.
     pub frames: VecDeque<Frame>,
+    /// Where its answers were kept.
+    pub place: Place,
 }
 
 impl Interface {
@@ -133,9 +138,14 @@ impl Interface {
             }
         }
         drop(operations);
+        let mut answers = Vec::new();
         for ((packet, frame), failed) in packets.iter().zip(frames).zip(failed) {
             let good = frame.is_some() && !failed;
-            self.answer(packet, if good { NETIF_RSP_OKAY } else { NETIF_RSP_ERROR })?;
+            answer(
+                packet,
+                if good { NETIF_RSP_OKAY } else { NETIF_RSP_ERROR },
+                &mut answers,
+            );
             match frame {
                 Some(frame) if good => {
                     self.counts[0] += 1;
@@ -146,22 +156,8 @@ impl Interface {
                 None => {}
             }
         }
-        self.must_notify |= self.transmit.publish()?;
+        self.must_notify |= self.place.transmit.put(&mut self.transmit, &answers)?;
         Ok(true)
-    }
-
-    /// One response a slot, and an empty one for each extra slot.
-    fn answer(&mut self, packet: &Packet, status: i16) -> Result<(), RingError> {
-        for (index, slot) in packet.slots.iter().enumerate() {
-            self.transmit.push(&NetifTxResponse { id: slot.id, status })?;
-            for _ in 0..if index == 0 { packet.extras } else { 0 } {
-                self.transmit.push(&NetifTxResponse {
-                    id: 0,
-                    status: NETIF_RSP_NULL,
-                })?;
-            }
-        }
-        Ok(())
     }
 
     /// Queues a frame for the domain. It owes no work beyond [`Features::offloads`].
@@ -218,8 +214,9 @@ impl Interface {
             }
         }
         drop(operations);
+        let mut answers = Vec::new();
         for ((frame, requests), failed) in going.into_iter().zip(failed) {
-            self.announce(&frame, &requests, failed)?;
+            announce(&frame, &requests, failed, &mut answers);
             if failed {
                 self.counts[4] += 1;
             } else {
@@ -228,67 +225,8 @@ impl Interface {
             }
             frame.release(pool);
         }
-        self.must_notify |= self.receive.publish()?;
+        self.must_notify |= self.place.receive.put(&mut self.receive, &answers)?;
         Ok(true)
-    }
-
-    /// Responses for one frame, in the order of its slots: the first fragment, the extra slot, the other fragments.
-    fn announce(
-        &mut self,
-        frame: &Frame,
-        requests: &[NetifRxRequest],
-        failed: bool,
-    ) -> Result<(), RingError> {
-        let segment = frame.offload.segment;
-        let extra_at = segment.map(|_| 1);
-        let mut rest = frame.length();
-        for (index, request) in requests.iter().enumerate() {
-            if let (Some(segment), true) = (segment, Some(index) == extra_at) {
-                let kind = if segment.ipv6 {
-                    XEN_NETIF_GSO_TYPE_TCPV6
-                } else {
-                    XEN_NETIF_GSO_TYPE_TCPV4
-                };
-                let gso = NetifExtraGso {
-                    size: segment.size,
-                    r#type: kind,
-                    ..Default::default()
-                };
-                self.receive
-                    .push(&zerocopy::transmute!(NetifExtraInfo::of_gso(gso)))?;
-                continue;
-            }
-            let length = rest.min(PAGE_SIZE);
-            rest -= length;
-            let mut flags = if rest > 0 { NETRXF_more_data } else { 0 };
-            if index == 0 {
-                let Offload {
-                    checksum_blank,
-                    checksum_validated,
-                    segment,
-                } = frame.offload;
-                flags |= if checksum_blank {
-                    NETRXF_csum_blank | NETRXF_data_validated
-                } else {
-                    0
-                };
-                flags |= if checksum_validated {
-                    NETRXF_data_validated
-                } else {
-                    0
-                };
-                flags |= if segment.is_some() { NETRXF_extra_info } else { 0 };
-            }
-            let status = if failed { NETIF_RSP_ERROR } else { length as i16 };
-            let response = NetifRxResponse {
-                id: request.id,
-                offset: 0,
-                flags,
-                status,
-            };
-            self.receive.push(&zerocopy::transmute!(response))?;
-        }
-        Ok(())
     }
 
     /// At the end of a turn: has the domain look at its rings, once for all that was put there.
@@ -315,6 +253,7 @@ impl Interface {
         Departed {
             port: self.port,
             frames: self.waiting,
+            place: self.place,
         }
     }
 }
@@ -432,6 +371,70 @@ fn copy_to<'a>(
             done += length;
             at += usize::from(length);
         }
+    }
+}
+
+/// One response a slot, and an empty one for each extra slot.
+fn answer(packet: &Packet, status: i16, answers: &mut Vec<NetifTxResponse>) {
+    let nothing = NetifTxResponse {
+        id: 0,
+        status: NETIF_RSP_NULL,
+    };
+    for (index, slot) in packet.slots.iter().enumerate() {
+        answers.push(NetifTxResponse { id: slot.id, status });
+        answers.extend((0..if index == 0 { packet.extras } else { 0 }).map(|_| nothing));
+    }
+}
+
+/// Responses for one frame, in the order of its slots: the first fragment, the extra slot, the other fragments.
+fn announce(frame: &Frame, requests: &[NetifRxRequest], failed: bool, answers: &mut Vec<ReceiveSlot>) {
+    let segment = frame.offload.segment;
+    let extra_at = segment.map(|_| 1);
+    let mut rest = frame.length();
+    for (index, request) in requests.iter().enumerate() {
+        if let (Some(segment), true) = (segment, Some(index) == extra_at) {
+            let kind = if segment.ipv6 {
+                XEN_NETIF_GSO_TYPE_TCPV6
+            } else {
+                XEN_NETIF_GSO_TYPE_TCPV4
+            };
+            let gso = NetifExtraGso {
+                size: segment.size,
+                r#type: kind,
+                ..Default::default()
+            };
+            answers.push(zerocopy::transmute!(NetifExtraInfo::of_gso(gso)));
+            continue;
+        }
+        let length = rest.min(PAGE_SIZE);
+        rest -= length;
+        let mut flags = if rest > 0 { NETRXF_more_data } else { 0 };
+        if index == 0 {
+            let Offload {
+                checksum_blank,
+                checksum_validated,
+                segment,
+            } = frame.offload;
+            flags |= if checksum_blank {
+                NETRXF_csum_blank | NETRXF_data_validated
+            } else {
+                0
+            };
+            flags |= if checksum_validated {
+                NETRXF_data_validated
+            } else {
+                0
+            };
+            flags |= if segment.is_some() { NETRXF_extra_info } else { 0 };
+        }
+        let status = if failed { NETIF_RSP_ERROR } else { length as i16 };
+        let response = NetifRxResponse {
+            id: request.id,
+            offset: 0,
+            flags,
+            status,
+        };
+        answers.push(zerocopy::transmute!(response));
     }
 }
 

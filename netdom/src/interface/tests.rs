@@ -48,6 +48,7 @@ impl Bench {
                 channel,
                 transmit: BackRing::attach(transmit).unwrap(),
                 receive: BackRing::attach(receive).unwrap(),
+                place: Place::mortal(),
                 features: Features::default(),
                 waiting: VecDeque::new(),
                 held: 0,
