@@ -59,6 +59,8 @@ pub struct Connection {
     counts: Numbers,
     /// Where it is said what is about to be answered; `None` if the keep region has no room.
     answers: Option<Answers>,
+    /// It was taken over from a predecessor, and nothing is answered yet.
+    resumed: bool,
 }
 
 impl Connection {
@@ -92,6 +94,7 @@ impl Connection {
             log: LogLimit::default(),
             counts: Numbers::default(),
             answers,
+            resumed: false,
         })
     }
 
@@ -110,8 +113,9 @@ impl Connection {
         self.in_flight
     }
 
-    /// Has the frontend look at the ring.
-    pub(super) fn notify(&self) {
+    /// It is a predecessor's, who may have published responses and not lived to say so.
+    pub(super) fn resume(&mut self) {
+        self.resumed = true;
         self.channel.notify();
     }
 
@@ -302,6 +306,9 @@ impl Connection {
             .count();
         if count == 0 {
             return Ok(());
+        }
+        if core::mem::take(&mut self.resumed) {
+            log::info!("{}: the first request of this life is completed", self.id);
         }
         let mut answered: Vec<Pending> = self.pending.drain(..count).collect();
         self.first = self.first.wrapping_add(count as u32);

@@ -116,7 +116,7 @@ impl Backend for BlockBackend {
         let number = self.next_number;
         // The last number would make a tag that disks use for themselves.
         self.next_number = (number + 1) % (u32::MAX - 1);
-        let connection = connect::connect(
+        let mut connection = connect::connect(
             device,
             volume,
             number,
@@ -126,8 +126,7 @@ impl Backend for BlockBackend {
             attach,
         )?;
         if attach == Attach::Resume {
-            // Our predecessor may have published responses and not lived to say so.
-            connection.notify();
+            connection.resume();
         }
         Ok(connection)
     }

@@ -116,7 +116,13 @@ pub fn start<R: Registers>(
     let admin = QueuePair::allocate(ADMIN_ENTRIES, capabilities.doorbells(0))?;
     let io = QueuePair::allocate(entries, capabilities.doorbells(IO_QUEUE))?;
     let mut controller = Controller::new(name.into(), registers, access, clock, capabilities, admin, io)?;
+    let before = controller.clock.now();
     controller.restart()?;
+    let name = &controller.name;
+    log::info!(
+        "{name} is ready; its reset took {} us",
+        (controller.clock.now() - before).as_micros()
+    );
     let disks = controller.identify()?;
     controller.blocks = disks
         .iter()

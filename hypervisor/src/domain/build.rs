@@ -339,6 +339,7 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
         last_lines: Default::default(),
     });
     domain.generation += 1;
+    domain.started = now;
     domain.failure = None;
     domain.state = State::Running;
     if let Err(failure) = connect(hv, id) {

@@ -253,12 +253,16 @@ struct Reset {
 }
 
 impl Resets {
-    /// Keeps a function from reaching memory and from interrupting, before its domain's memory goes, and begins to reset it if it can be reset by itself.
-    pub fn take_back(&mut self, machine: &Machine, address: PciAddress, now: u64) {
+    /// Keeps a function from reaching memory and from interrupting, before its domain's memory goes, and begins to reset it if that is wanted and it can be
+    /// reset by itself.
+    pub fn take_back(&mut self, machine: &Machine, address: PciAddress, thorough: bool, now: u64) {
         let Some(function) = machine.pci_function(address) else {
             return;
         };
         let quiet = pci::quiesce(function);
+        if quiet && !thorough {
+            return;
+        }
         match pci::begin_reset(function) {
             Ok(saved) => {
                 let ready = now.saturating_add(saved.ready_after);

@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use xen_abi::{sched, vcpu::RUNSTATE_offline, xen::VIRQ_DOM_EXC};
 
-use super::{DomainId, State, VcpuId, VcpuStatus, crash};
+use super::{Domain, DomainId, State, VcpuId, VcpuStatus, crash};
 use crate::{Hypervisor, event, grant, hypercall, memory::PageKind, platform::time};
 
 /// Stops a domain: its vCPUs run no more, everything that it owns stays until it is destroyed. `reason` is one of `SHUTDOWN_*` (sched.h).
@@ -66,6 +66,23 @@ fn stop(hv: &mut Hypervisor, culprit: VcpuId, reason: u32, cause: Option<String>
     event::raise_global_virq(hv, VIRQ_DOM_EXC);
 }
 
+/// A life that was shorter may have ended because of what its devices are in.
+const SHORT_LIFE: u64 = 1_000_000_000;
+
+/// Whether the functions of a domain that goes are reset by themselves, which takes a tenth of a second. A unikernel tells its devices to forget everything before it lets
+/// them reach memory, so one that died after a life of some length is back without that; but who was stopped by the operator, or died young, or is
+/// no program of ours, gets devices as new.
+fn wants_reset(domain: &Domain, now: u64) -> bool {
+    let died = matches!(
+        domain.state,
+        State::Stopped {
+            reason: sched::SHUTDOWN_crash | sched::SHUTDOWN_watchdog
+        }
+    );
+    let unikernel = matches!(domain.spec.kind, manifest::Kind::Unikernel { .. });
+    !(died && unikernel && now.saturating_sub(domain.started) >= SHORT_LIFE)
+}
+
 /// Takes a domain down, whatever its state, and unwinds what it holds. Its memory goes back to the machine (pages that others have mapped when they let go),
 /// and reaches the next domain zeroed.
 pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
@@ -75,10 +92,12 @@ pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
         return;
     }
     let devices = domain.devices.clone();
+    let now = time::now();
+    let thorough = wants_reset(domain, now);
     hv.recall_domain(id);
     for function in devices {
         // No device may write to memory that is about to be somebody else's.
-        hv.resets.take_back(&hv.machine, function, time::now());
+        hv.resets.take_back(&hv.machine, function, thorough, now);
     }
     event::unbind_all(hv, id);
     grant::release_all(hv, id);
@@ -99,4 +118,34 @@ pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
     hv.frames.free(body.shared_info, 1);
     body.p2m.release(&hv.memory, &mut hv.frames);
     hv.check_accounts();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::hypervisor;
+
+    #[test]
+    fn devices_are_reset_unless_their_driver_died_in_the_middle_of_its_life() {
+        let mut hv = hypervisor();
+        let domain = hv.domain_mut(DomainId(3)).unwrap();
+        domain.started = 5 * SHORT_LIFE;
+        let stopped = |reason| State::Stopped { reason };
+        for (state, at, reset) in [
+            (State::Running, 9, true),
+            (stopped(sched::SHUTDOWN_poweroff), 9, true),
+            (stopped(sched::SHUTDOWN_crash), 5, true),
+            (stopped(sched::SHUTDOWN_crash), 6, false),
+            (stopped(sched::SHUTDOWN_watchdog), 9, false),
+        ] {
+            domain.state = state;
+            assert_eq!(wants_reset(domain, at * SHORT_LIFE), reset, "{state:?} at {at}");
+        }
+        domain.spec.kind = manifest::Kind::Linux {
+            kernel: "kernel".into(),
+            initrd: None,
+            command_line: "".into(),
+        };
+        assert!(wants_reset(domain, 9 * SHORT_LIFE));
+    }
 }

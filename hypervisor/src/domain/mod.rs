@@ -57,6 +57,8 @@ pub struct Domain {
     pub state: State,
     /// How many times it has been built.
     pub generation: u32,
+    /// When its life began, in nanoseconds of the machine's clock.
+    pub started: u64,
     /// The PCI functions that are assigned to it, found once at boot.
     pub devices: Vec<PciAddress>,
     /// I/O ports that are assigned to it beside those of its functions (serial ports): first and count.
@@ -85,6 +87,7 @@ impl Domain {
             spec,
             state: State::Absent,
             generation: 0,
+            started: 0,
             devices: Vec::new(),
             ports: Vec::new(),
             interrupts: Vec::new(),
