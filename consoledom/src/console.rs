@@ -56,6 +56,11 @@ impl Console {
         }
     }
 
+    /// How many keys wait for room in the ring.
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Moves what can be moved: what the domain printed goes to `print`, queued keys go to the ring. Answers whether anything moved, so that the
     /// domain must be notified.
     pub fn serve(&mut self, print: &mut impl FnMut(&[u8])) -> Result<bool, Error> {
@@ -82,9 +87,10 @@ impl Console {
             .copy_out(XenconsInterface::OUT_OFFSET + start as usize, first)?;
         self.ring.copy_out(XenconsInterface::OUT_OFFSET, second)?;
         self.read = produced;
-        self.ring.store(XenconsInterface::OUT_CONS_OFFSET, self.read)?;
         if !bytes.is_empty() {
+            // What is not in safe hands is not taken: the domain may put something else in its place.
             print(bytes);
+            self.ring.store(XenconsInterface::OUT_CONS_OFFSET, self.read)?;
         }
         Ok(length > 0)
     }

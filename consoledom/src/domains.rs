@@ -102,6 +102,15 @@ impl Domains {
         }
     }
 
+    /// How many keys have not come into their domain's ring.
+    pub fn keys(&self) -> usize {
+        let consoles = self
+            .connections
+            .values()
+            .filter_map(|connection| connection.console.as_ref());
+        consoles.map(Console::keys).sum()
+    }
+
     /// Serves every ring; what domains print goes to `print`. Looking at a ring costs less than finding out whose port fired.
     pub fn serve(&mut self, mut print: impl FnMut(u16, &[u8])) {
         for (&domain, connection) in &mut self.connections {

@@ -3,7 +3,7 @@
 use alloc::{collections::VecDeque, string::String, vec::Vec};
 use core::fmt::Write as _;
 
-const LONGEST_LINE: usize = 256;
+const LONGEST_LINE: usize = crate::kept::LINE;
 const HISTORY: usize = 32;
 
 /// What a key led to.
@@ -162,6 +162,23 @@ impl Editor {
             // Writing to a String does not fail.
             let _ = write!(echo, "\x1b[{back}D");
         }
+    }
+
+    /// The line that is being typed, and where the cursor is.
+    pub fn typed(&self) -> (&[u8], usize) {
+        (&self.line, self.cursor)
+    }
+
+    /// Goes on with a line; what cannot be typed is left out.
+    pub fn resume(&mut self, line: &[u8], cursor: usize) {
+        let printable = |byte: &&u8| matches!(byte, b' '..=b'~');
+        self.line = line
+            .iter()
+            .filter(printable)
+            .take(LONGEST_LINE)
+            .copied()
+            .collect();
+        self.cursor = cursor.min(self.line.len());
     }
 
     fn finish(&mut self) -> String {

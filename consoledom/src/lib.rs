@@ -15,6 +15,7 @@ extern crate alloc;
 pub mod console;
 pub mod domains;
 pub mod editor;
+pub mod kept;
 pub mod log_lines;
 pub mod scrollback;
 pub mod session;

@@ -14,6 +14,7 @@ use core::{convert::Infallible, time::Duration};
 
 use consoledom::{
     domains::Domains,
+    kept::{Kept, Place},
     session::{Operations, Session},
     shell::{DomainStatus, MachineStatus},
     top::sample::{Sample, published},
@@ -63,6 +64,9 @@ struct Machine {
     events: Events,
     store: Rc<dyn Store>,
     sequence: u64,
+    /// A command that controldom is to be given.
+    command: Option<String>,
+    kept: Kept,
 }
 
 impl Operations for Machine {
@@ -108,12 +112,7 @@ impl Operations for Machine {
 
     fn control(&mut self, command: &str) {
         self.sequence += 1;
-        if let Err(error) = self
-            .store
-            .write_display(REQUEST, format!("{} {command}", self.sequence))
-        {
-            log::error!("controldom does not take the command: {error}");
-        }
+        self.command = Some(command.into());
     }
 
     fn key(&mut self, domain: u16, key: u8) {
@@ -122,6 +121,42 @@ impl Operations for Machine {
 }
 
 impl Machine {
+    /// Gives a command on. It may end us: so what has led to it is shown, and noted, and does not come again.
+    fn give_on(&mut self) {
+        let Some(command) = self.command.take() else {
+            return;
+        };
+        let request = format!("{} {command}", self.sequence);
+        if let Err(error) = self.store.write_display(REQUEST, request) {
+            log::error!("controldom does not take the command: {error}");
+        }
+    }
+
+    /// Whether the last command has reached the store.
+    fn has_asked(&self) -> bool {
+        let request = self.store.read_optional(REQUEST).ok().flatten();
+        let sequence = request.and_then(|request| request.split(' ').next()?.parse().ok());
+        sequence == Some(self.sequence)
+    }
+
+    /// Serves every console: what is printed is kept and shown before its domain learns that it was taken.
+    fn serve(&mut self, session: &mut Session, uart: &mut Option<Uart<Com1>>) {
+        let kept = &mut self.kept;
+        self.domains.serve(|domain, bytes| {
+            kept.print(domain, bytes);
+            session.printed(domain, bytes);
+            show(session, uart);
+        });
+    }
+
+    /// Notes where the operator is, and how many of his keys have done what they do.
+    fn note(&mut self, session: &Session) {
+        if let Some(place) = session.place(self.sequence) {
+            self.kept.store_place(place);
+        }
+        self.kept.keys_are_done_but(self.domains.keys());
+    }
+
     /// The text of controldom's answer to the last command, if it is that.
     fn reply(&self) -> Option<String> {
         let reply = self.store.read_optional(REPLY).ok().flatten()?;
@@ -161,6 +196,12 @@ fn run(system: System) -> Result<Infallible, Failure> {
     let mut position = 0;
     let _ = (0..LOG_READS).find(|_| !read_log(&*system.control, &mut position, &mut session));
     while session.terminal().take().is_some() {}
+    let kept = Kept::open(&system.keep);
+    let place = kept.place();
+    if let Some(place) = place {
+        session.resume(place, kept.printed());
+        log::info!("goes on where the operator was");
+    }
     let _log_channel = match &uart {
         Some(_) => Some(Channel::bind_virq(&system.events, VIRQ_CON_RING)?),
         None => {
@@ -184,9 +225,17 @@ fn run(system: System) -> Result<Infallible, Failure> {
         control: system.control.clone(),
         events: system.events.clone(),
         store: store.clone(),
-        // Not a number that a predecessor used.
-        sequence: system.events.now().as_nanos(),
+        // Not a number that a predecessor used, unless its command is still unanswered.
+        sequence: match place {
+            Some(Place { waiting, .. }) if waiting != 0 => waiting,
+            _ => system.events.now().as_nanos(),
+        },
+        command: None,
+        kept,
     };
+    if place.is_some_and(|place| place.waiting != 0) && !machine.has_asked() {
+        session.reply("the console ended before it gave the command on; give it again");
+    }
     let give_up = system.events.now() + PATIENCE;
     let mut fired = PortSet::default();
     loop {
@@ -205,21 +254,27 @@ fn run(system: System) -> Result<Infallible, Failure> {
         if session.is_starting() && system.events.now() >= give_up {
             session.ready("\nthe appliance is not up yet; dmesg may say why\n");
         }
-        machine
-            .domains
-            .serve(|domain, bytes| session.printed(domain, bytes));
+        machine.serve(&mut session, &mut uart);
         session.tick(system.events.now().as_nanos(), &mut machine);
         let mut more = read_log(&*machine.control, &mut position, &mut session);
         if let Some(uart) = &mut uart {
             // A port that is gone reads as one that always has a key.
-            let keys = core::iter::from_fn(|| uart.receive()).take(KEYS);
-            more |= keys.map(|key| session.key(key, &mut machine)).count() == KEYS;
-            uart.send(|| session.terminal().take());
+            let most = KEYS.min(machine.kept.room_for_keys());
+            let keys = core::iter::from_fn(|| uart.receive()).take(most);
+            more |= keys.map(|key| machine.kept.take_key(key)).count() == most;
         }
+        while let Some(key) = machine.kept.next_key() {
+            session.key(key, &mut machine);
+            machine.note(&session);
+            if machine.command.is_some() {
+                show(&mut session, &mut uart);
+                machine.give_on();
+            }
+        }
+        show(&mut session, &mut uart);
         // Keys that just came go to their rings before the wait.
-        machine
-            .domains
-            .serve(|domain, bytes| session.printed(domain, bytes));
+        machine.serve(&mut session, &mut uart);
+        machine.note(&session);
         if let Some(interrupt) = interrupt
             .as_ref()
             .filter(|interrupt| fired.contains(interrupt.port()))
@@ -231,6 +286,13 @@ fn run(system: System) -> Result<Infallible, Failure> {
         } else {
             system.events.wait(deadline(&system, &mut session, give_up))
         };
+    }
+}
+
+/// Sends what the port takes of what is to be shown.
+fn show(session: &mut Session, uart: &mut Option<Uart<Com1>>) {
+    if let Some(uart) = uart {
+        uart.send(|| session.terminal().take());
     }
 }
 

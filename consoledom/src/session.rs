@@ -7,6 +7,7 @@ use alloc::{boxed::Box, collections::BTreeMap, format, string::String, vec::Vec}
 
 use crate::{
     editor::{Editor, Event},
+    kept::{LINE, Place},
     log_lines::{self, LogLines},
     scrollback::Scrollback,
     shell::{self, Command, DomainStatus, MachineStatus, PROMPT},
@@ -146,6 +147,46 @@ impl Session {
         if self.focus == Focus::Starting {
             self.focus = Focus::Shell;
             self.terminal.write_text(notice.as_bytes());
+            self.prompt();
+        }
+    }
+
+    /// Where the operator is, for a successor; `waiting` is the number of the last command. `None` before the prompt.
+    pub fn place(&self, waiting: u64) -> Option<Place> {
+        let (line, cursor) = self.editor.typed();
+        let mut place = Place {
+            cursor: cursor as u16,
+            length: line.len().min(LINE) as u16,
+            ..Place::default()
+        };
+        match self.focus {
+            Focus::Starting => return None,
+            Focus::Attached(domain) => place.attached = domain,
+            Focus::Waiting => place.waiting = waiting,
+            Focus::Shell | Focus::Top | Focus::Measuring => {}
+        }
+        let length = usize::from(place.length);
+        place.line[..length].copy_from_slice(&line[..length]);
+        Some(place)
+    }
+
+    /// Goes on where a predecessor ended, without a word: with what domains had printed until then, and at the same place.
+    pub fn resume(&mut self, place: Place, printed: BTreeMap<u16, Vec<u8>>) {
+        for (domain, bytes) in printed {
+            self.printed(domain, &bytes);
+        }
+        let (line, cursor) = place.typed();
+        self.editor.resume(line, cursor);
+        self.focus = match place {
+            Place {
+                attached: 0,
+                waiting: 0,
+                ..
+            } => Focus::Shell,
+            Place { attached: 0, .. } => Focus::Waiting,
+            Place { attached, .. } => Focus::Attached(attached),
+        };
+        if self.focus == Focus::Shell {
             self.prompt();
         }
     }
@@ -431,6 +472,49 @@ mod tests {
         bench.types("\u{1d}");
         bench.session.printed(5, b"unseen");
         assert_eq!(bench.screen(), "me\n\natoll> ");
+    }
+
+    #[test]
+    fn a_successor_goes_on_where_the_operator_was() {
+        let mut bench = Bench::new();
+        bench.types("lisx\u{1b}[D");
+        let place = bench.session.place(7).unwrap();
+        let mut next = Bench {
+            session: Session::new(BTreeMap::new()),
+            fake: Fake::default(),
+        };
+        next.session.resume(place, [(5, b"login: ".to_vec())].into());
+        assert_eq!(next.screen(), "atoll> lisx\u{1b}[1D");
+        next.types("t\u{4}\rconsole linux\r");
+        assert!(
+            next.screen()
+                .ends_with("console of linux; leave with Ctrl-]\nlogin: ")
+        );
+        let place = next.session.place(7).unwrap();
+        let mut last = Bench {
+            session: Session::new(BTreeMap::new()),
+            fake: Fake::default(),
+        };
+        last.session.resume(place, BTreeMap::new());
+        last.types("me");
+        last.session.printed(5, b"me");
+        assert_eq!(
+            (last.screen().as_str(), &last.fake.keys[..]),
+            ("me", &[(5, b'm'), (5, b'e')][..])
+        );
+    }
+
+    #[test]
+    fn a_successor_waits_for_the_answer_that_was_waited_for() {
+        let mut bench = Bench::new();
+        bench.types("restart netdom\r");
+        let place = bench.session.place(7).unwrap();
+        assert_eq!(place.waiting, 7);
+        let mut next = Bench::new();
+        next.screen();
+        next.session.resume(place, BTreeMap::new());
+        next.session.reply("netdom is started");
+        assert_eq!(next.screen(), "netdom is started\natoll> ");
     }
 
     #[test]

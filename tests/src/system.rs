@@ -114,6 +114,14 @@ impl System {
         shown
     }
 
+    /// Attaches to a guest's console, and returns what it shows of the past.
+    #[track_caller]
+    pub fn watch(&mut self, name: &str) -> String {
+        self.type_line(&format!("console {name}"));
+        self.console.send("\x1d");
+        self.console.expect(PROMPT, seconds(20))
+    }
+
     /// Back from a guest's console to the operator's prompt.
     #[track_caller]
     fn leave_console(&mut self) {

@@ -48,8 +48,6 @@ pub struct DomainPlan {
     pub memory_maximum: u64,
     /// What happens when it crashes.
     pub restarts: Restarts,
-    /// Whether it writes the operator's requests.
-    pub is_console: bool,
     /// The nodes of its home, without devices.
     pub home: Vec<NodePlan>,
     /// The devices that it is served.
@@ -124,7 +122,6 @@ impl Plan {
                 memory: domain.memory,
                 memory_maximum: domain.memory_maximum,
                 restarts: domain.restarts,
-                is_console: domain.capabilities.console_log,
                 home: home::nodes(
                     manifest,
                     control,

@@ -215,10 +215,6 @@ impl<H: Hypervisor> ControlPlane<H> {
             }
         }
         self.store.announce(Special::ReleaseDomain);
-        let is_console = member.plan.is_console;
-        if is_console {
-            self.operator_is_gone();
-        }
     }
 
     /// Takes every domain's next step that is due.

@@ -239,16 +239,6 @@ impl<H: Hypervisor> ControlPlane<H> {
         self.write(REPLY, reply.as_bytes());
     }
 
-    /// The console domain is gone: its next instance counts its requests from the beginning.
-    pub(super) fn operator_is_gone(&mut self) {
-        self.last_request = None;
-        self.write(REQUEST, b"");
-        self.write(REPLY, b"");
-        for member in &mut self.members {
-            member.answers = None;
-        }
-    }
-
     /// Restarts a domain: a guest that runs is asked to reboot and has its grace, anything else is rebuilt at once.
     fn restart(&mut self, sequence: u64, name: &str) -> Result<Option<String>, RequestError> {
         if self.going_down.is_some() {
