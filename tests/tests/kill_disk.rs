@@ -146,6 +146,36 @@ fn a_keep_region_that_is_garbled_costs_nothing_that_a_guest_sees() {
 }
 
 #[test]
+fn a_driver_that_hangs_is_found_by_its_watchdog_alone() {
+    let mut system = Appliance::gateway("hang-disk")
+        .with_faults()
+        .with_disk_check(env!("CARGO_BIN_EXE_disk-check"))
+        .in_domain("diskdom", "watchdog = \"1s\"")
+        .build()
+        .boot();
+    system.wait_until_up();
+    let mut moments = Moments::new();
+    let seed = moments.below(1 << 30);
+    start_writing(&mut system.guest("linux"), seed);
+    for _ in 0..kills().div_ceil(4) {
+        let after = 1 + moments.below(20_000);
+        system.type_line(&format!("hang diskdom {after}"));
+        for what in [
+            "hang: diskdom",
+            "diskdom hangs from now on",
+            "its watchdog expired",
+            "diskdom is started",
+        ] {
+            system.console().expect(what, seconds(60));
+        }
+    }
+    let mut linux = system.guest("linux");
+    let counts = stop_writing(&mut linux);
+    assert_no_complaints(&mut linux);
+    verify(&mut linux, seed, &counts);
+}
+
+#[test]
 fn an_appliance_without_fault_injection_kills_nobody() {
     let mut system = Appliance::small("no-faults").build().boot();
     system.wait_until_up();

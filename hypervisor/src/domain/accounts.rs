@@ -26,21 +26,23 @@ pub struct Accounts {
 }
 
 impl Domain {
-    /// Pages that are the domain's memory, also while it is being built.
+    /// Pages that are the domain's memory, also while it is being built or taken down.
     pub fn memory_pages(&self) -> u64 {
-        match (&self.body, &self.building) {
-            (Some(body), _) => body.pages,
-            (None, Some(build)) => build.memory_pages(),
-            (None, None) => 0,
+        match (&self.body, &self.building, &self.remains) {
+            (Some(body), ..) => body.pages,
+            (None, Some(build), _) => build.memory_pages(),
+            (None, None, Some(remains)) => remains.pages(),
+            (None, None, None) => 0,
         }
     }
 
     /// Pages that the hypervisor holds for the domain beside.
     pub fn overhead_pages(&self) -> u64 {
-        let of_this_life = match (&self.body, &self.building) {
-            (Some(body), _) => body.overhead_pages(),
-            (None, Some(build)) => build.table_pages(),
-            (None, None) => 0,
+        let of_this_life = match (&self.body, &self.building, &self.remains) {
+            (Some(body), ..) => body.overhead_pages(),
+            (None, Some(build), _) => build.table_pages(),
+            (None, None, Some(remains)) => remains.table_pages(),
+            (None, None, None) => 0,
         };
         of_this_life + self.keep.pages()
     }

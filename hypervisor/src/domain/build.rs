@@ -104,6 +104,11 @@ impl From<OutOfMemory> for Failure {
 /// it cannot be built, and the log says why.
 pub fn start_domain(hv: &mut Hypervisor, id: DomainId) -> Result<Progress, Errno> {
     let domain = hv.domain_mut(id).ok_or(Errno::SRCH)?;
+    if domain.remains.is_some() {
+        // Whoever took it down has not come to the end.
+        super::life::destroy_some(hv, id);
+        return Ok(Progress::Again);
+    }
     let mut build = match domain.state {
         State::Running | State::Stopped { .. } => return Err(Errno::EXIST),
         State::Absent | State::Failed => None,
@@ -148,7 +153,7 @@ pub fn start_domain(hv: &mut Hypervisor, id: DomainId) -> Result<Progress, Errno
     }
 }
 
-/// Gives back what a domain in the making has; it is absent then.
+/// Ends the making of a domain, which is absent then; what it had is left to be given back.
 pub fn abandon(hv: &mut Hypervisor, id: DomainId) {
     let Some(domain) = hv.domain_mut(id) else { return };
     if domain.state != State::Building {
@@ -156,7 +161,7 @@ pub fn abandon(hv: &mut Hypervisor, id: DomainId) {
     }
     domain.state = State::Absent;
     if let Some(memory) = domain.building.take().and_then(|build| build.memory) {
-        memory.release(hv);
+        domain.remains = Some(Box::new(super::life::Remains::new(memory.p2m, memory.pages)));
     }
 }
 

@@ -1,11 +1,15 @@
 //! The end of a domain: stopped by itself or by the hypervisor, and taken down.
 
-use alloc::string::String;
+use alloc::{boxed::Box, string::String};
 
 use xen_abi::{sched, vcpu::RUNSTATE_offline, xen::VIRQ_DOM_EXC};
 
 use super::{Domain, DomainId, State, VcpuId, VcpuStatus, crash};
-use crate::{Hypervisor, event, grant, hypercall, memory::PageKind, platform::time};
+use crate::{
+    Hypervisor, event, grant, hypercall,
+    memory::{P2m, PageKind},
+    platform::time,
+};
 
 /// Stops a domain: its vCPUs run no more, everything that it owns stays until it is destroyed. `reason` is one of `SHUTDOWN_*` (sched.h).
 /// The control domain learns of it by `VIRQ_DOM_EXC`. Of a crash, and of a watchdog that expired, a report is kept.
@@ -83,14 +87,71 @@ fn wants_reset(domain: &Domain, now: u64) -> bool {
     !(died && unikernel && now.saturating_sub(domain.started) >= SHORT_LIFE)
 }
 
-/// Takes a domain down, whatever its state, and unwinds what it holds. Its memory goes back to the machine (pages that others have mapped when they let go),
-/// and reaches the next domain zeroed.
-pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
-    super::build::abandon(hv, id);
-    let Some(domain) = hv.domain_mut(id) else { return };
-    if domain.body.is_none() {
-        return;
+/// What is left of a domain that was taken down, while its memory is given back piece by piece.
+pub struct Remains {
+    p2m: P2m,
+    pages: u64,
+}
+
+impl Remains {
+    /// Of a domain with this memory.
+    pub(super) fn new(p2m: P2m, pages: u64) -> Self {
+        Self { p2m, pages }
     }
+
+    /// Pages of its memory that are not given back yet.
+    pub(super) fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Pages that still hold its tables.
+    pub(super) fn table_pages(&self) -> u64 {
+        self.p2m.table_pages()
+    }
+}
+
+/// Pages or large pages that one call gives back at most.
+const PIECE: u32 = 256;
+
+/// Takes a domain down, whatever its state, and unwinds what it holds: with the first call everything that others can see, with the next ones its memory, piece by
+/// piece. True if nothing is left to do. Its memory goes back to the machine (pages that others have mapped when they let go),
+/// and reaches the next domain zeroed.
+pub fn destroy_some(hv: &mut Hypervisor, id: DomainId) -> bool {
+    super::build::abandon(hv, id);
+    let Some(domain) = hv.domain_mut(id) else {
+        return true;
+    };
+    if domain.body.is_some() {
+        unwind(hv, id);
+        return false;
+    }
+    let Some(mut remains) = domain.remains.take() else {
+        return true;
+    };
+    let (held, pages) = (&mut hv.held, &mut remains.pages);
+    let done = remains
+        .p2m
+        .release_some(&hv.memory, &mut hv.frames, PIECE, |frames, mapping, count| {
+            if mapping.kind == PageKind::Ram {
+                held.free(frames, mapping.machine, count);
+                *pages -= count;
+            }
+        });
+    match hv.domain_mut(id) {
+        Some(domain) if !done => domain.remains = Some(remains),
+        _ => hv.check_accounts(),
+    }
+    done
+}
+
+/// The same at a stretch.
+pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
+    while !destroy_some(hv, id) {}
+}
+
+/// The part of a domain's end that cannot be interrupted: afterwards nobody sees it any more.
+fn unwind(hv: &mut Hypervisor, id: DomainId) {
+    let Some(domain) = hv.domain_mut(id) else { return };
     let devices = domain.devices.clone();
     let now = time::now();
     let thorough = wants_reset(domain, now);
@@ -104,26 +165,38 @@ pub fn destroy_domain(hv: &mut Hypervisor, id: DomainId) {
     let Some(domain) = hv.domain_mut(id) else { return };
     domain.state = State::Absent;
     let Some(body) = domain.body.take() else { return };
+    domain.remains = Some(Box::new(Remains::new(body.p2m, body.pages)));
     hv.unload(id);
     for vcpu in body.vcpus {
         hv.scheduler.remove(vcpu.id);
         hv.timers.set(vcpu.id, 0, None);
         vcpu.processor.release(&mut hv.frames);
     }
-    body.p2m.for_each(&hv.memory, |_, mapping, count| {
-        if mapping.kind == PageKind::Ram {
-            hv.held.free(&mut hv.frames, mapping.machine, count);
-        }
-    });
     hv.frames.free(body.shared_info, 1);
-    body.p2m.release(&hv.memory, &mut hv.frames);
-    hv.check_accounts();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::hypervisor;
+
+    #[test]
+    fn a_domain_goes_at_once_and_its_memory_little_by_little() {
+        let mut large = crate::testing::spec("large", 1);
+        large.memory = u64::from(3 * PIECE + 5) << 12;
+        let mut hv = crate::testing::hypervisor_with(std::vec![crate::testing::spec("control", 1), large]);
+        let id = DomainId(2);
+        let free = hv.frames.free_pages();
+        let mut calls = 0;
+        while !destroy_some(&mut hv, id) {
+            calls += 1;
+            assert!(hv.body(id).is_none());
+            assert!(hv.accounts_balance(), "{:?}", hv.accounts());
+        }
+        assert_eq!(calls, 4);
+        assert!(hv.domain(id).unwrap().remains.is_none() && destroy_some(&mut hv, id));
+        assert!(hv.frames.free_pages() > free + u64::from(3 * PIECE));
+    }
 
     #[test]
     fn devices_are_reset_unless_their_driver_died_in_the_middle_of_its_life() {

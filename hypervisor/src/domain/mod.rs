@@ -75,6 +75,8 @@ pub struct Domain {
     pub crashes: crash::Crashes,
     /// What has been made of it so far while its state is [`State::Building`].
     pub building: Option<Box<build::Build>>,
+    /// What has not been given back of its last life.
+    pub remains: Option<Box<life::Remains>>,
     /// What it owns; `None` until it is built and after it is destroyed.
     pub body: Option<Body>,
 }
@@ -96,6 +98,7 @@ impl Domain {
             keep: keep::Keep::default(),
             crashes: Default::default(),
             building: None,
+            remains: None,
             body: None,
         }
     }

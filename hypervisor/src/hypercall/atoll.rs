@@ -18,7 +18,9 @@ use super::{
 };
 use crate::{
     Hypervisor,
-    domain::{DomainId, Polling, State, Vcpu, VcpuId, VcpuStatus, build::Progress, fault, keep, layout},
+    domain::{
+        DomainId, Polling, State, Vcpu, VcpuId, VcpuStatus, build::Progress, fault, keep, layout, life,
+    },
     errno::Errno,
     memory::PAGE_SIZE,
 };
@@ -73,11 +75,15 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             needs(|capabilities| capabilities.control)?;
             let request: DomainReference = read(hv, caller, at)?;
             let domain = existing(hv, request.domain)?;
-            hv.destroy_domain(domain);
-            Ok(if domain == caller.domain {
-                Answer::Stopped
-            } else {
+            if domain == caller.domain {
+                hv.destroy_domain(domain);
+                return Ok(Answer::Stopped);
+            }
+            alive(hv, caller);
+            Ok(if life::destroy_some(hv, domain) {
                 Answer::OK
+            } else {
+                Answer::Again
             })
         }
         ATOLLOP_DOMAIN_MEMORY => {

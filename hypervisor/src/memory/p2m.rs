@@ -350,6 +350,60 @@ impl<F: TableFormat> P2m<F> {
         self.visit(memory, self.root, TOP, 0, &mut each);
     }
 
+    /// Gives a part of the tables back, and calls `each` with what they mapped: at most `pages` pages or large pages. True once nothing is left; it must not be used
+    /// any more from the first call on.
+    pub fn release_some(
+        &mut self,
+        memory: &DirectMap,
+        frames: &mut FrameAllocator,
+        mut pages: u32,
+        mut each: impl FnMut(&mut FrameAllocator, Mapping, u64),
+    ) -> bool {
+        self.recent.forget();
+        if self.tables == 0 {
+            return true;
+        }
+        if !self.release_some_of(memory, frames, (self.root, TOP), &mut pages, &mut each) {
+            return false;
+        }
+        self.spare.drain(..).for_each(|frame| frames.free(frame, 1));
+        frames.free(self.root, 1);
+        self.tables = 0;
+        true
+    }
+
+    fn release_some_of(
+        &mut self,
+        memory: &DirectMap,
+        frames: &mut FrameAllocator,
+        (table, level): (Frame, u32),
+        pages: &mut u32,
+        each: &mut impl FnMut(&mut FrameAllocator, Mapping, u64),
+    ) -> bool {
+        for index in 0..ENTRIES {
+            let slot = MachineAddress(table.address().0 + index * 8);
+            match self.format.decode(read_entry(memory, slot), level) {
+                Entry::Empty => continue,
+                Entry::Table(next) => {
+                    if !self.release_some_of(memory, frames, (next, level - 1), pages, each) {
+                        return false;
+                    }
+                    frames.free(next, 1);
+                    self.tables -= 1;
+                }
+                Entry::Page(mapping) => {
+                    let Some(left) = pages.checked_sub(1) else {
+                        return false;
+                    };
+                    *pages = left;
+                    each(frames, mapping, pages_at(level));
+                }
+            }
+            write_entry(memory, slot, 0);
+        }
+        true
+    }
+
     /// Gives the tables back. The frames that they mapped are the caller's matter, before.
     pub fn release(self, memory: &DirectMap, frames: &mut FrameAllocator) {
         self.release_table(memory, frames, self.root, TOP);

@@ -21,6 +21,35 @@ fn ram(frame: u64) -> Mapping {
 }
 
 #[test]
+fn tables_are_given_back_piece_by_piece() {
+    let (memory, mut frames, mut p2m) = setup();
+    p2m.allow_giant_pages();
+    let before = frames.free_pages() + 1;
+    for (at, count) in [(0, 512 + 7), (GIANT, GIANT), (3 * GIANT - 1, 2)] {
+        let guest = GuestAddress::of_frame(at);
+        p2m.map_range(&memory, &mut frames, guest, count, ram(0x10_0000 + at))
+            .unwrap();
+    }
+    // One large page, seven small ones, a giant one, two that lie apart.
+    let mut seen = Vec::new();
+    let mut calls = 1;
+    while !p2m.release_some(&memory, &mut frames, 3, |_, mapping, count| {
+        seen.push((mapping.machine.0 - 0x10_0000, count));
+    }) {
+        assert_eq!(seen.len(), 3 * calls);
+        // What holds a table is told as long as it does.
+        assert_eq!(frames.free_pages() + p2m.table_pages(), before);
+        calls += 1;
+    }
+    let mut expected = vec![(0, 512)];
+    expected.extend((512..519).map(|page| (page, 1)));
+    expected.extend([(GIANT, GIANT), (3 * GIANT - 1, 1), (3 * GIANT, 1)]);
+    assert_eq!(seen, expected);
+    assert_eq!((frames.free_pages(), p2m.table_pages()), (before, 0));
+    assert!(p2m.release_some(&memory, &mut frames, 3, |_, _, _| panic!("nothing is left")));
+}
+
+#[test]
 fn maps_a_range_by_large_pages_and_splits_them() {
     let (memory, mut frames, mut p2m) = setup();
     p2m.map_range(&memory, &mut frames, GuestAddress(0), 1024 + 3, ram(0x20_0000))
