@@ -16,6 +16,7 @@ top             what domains and processors do, every second, until q; top once:
 crash NAME      why a domain crashed last; crash NAME 1: the time before
 dmesg           the log of the hypervisor and of the driver domains
 restart NAME    take a domain down and build it anew
+reconnect NAME  have a guest connect its disks and networks anew
 vcpus NAME COUNT
                 have a guest run on so many of its vCPUs
 memory NAME SIZE
@@ -123,6 +124,10 @@ pub fn parse(line: &str) -> Result<Command, Error> {
             };
             ("crash", Command::Crash { name, back })
         }
+        "reconnect" => (
+            "reconnect",
+            Command::Control(format!("reconnect {}", name("reconnect")?)),
+        ),
         "vcpus" => {
             let (name, count) = (name("vcpus"), words.next());
             let (Ok(name), Some(count)) = (name, count) else {

@@ -122,6 +122,10 @@ impl Hypervisor for Machine {
         self.system.control.destroy(id(domain))
     }
 
+    fn resume(&mut self, domain: DomainId) -> Result<(), Errno> {
+        self.system.control.resume(id(domain))
+    }
+
     fn set_memory(&mut self, domain: DomainId, pages: u64) -> Result<(), Errno> {
         self.system.control.set_memory(id(domain), pages)
     }

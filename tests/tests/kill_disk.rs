@@ -1,6 +1,7 @@
 //! The disk driver domain dies at any moment while a stock Linux writes, and that Linux does not notice: no request fails, and what was acknowledged is on
 //! the disk. `ATOLL_KILLS` says how often (`just soak`), `ATOLL_SEED` at which moments.
 
+use manifest::source::DiskInterface;
 use tests::{Appliance, Built, Guest, Moments, System, seconds};
 
 const DEVICE: &str = "/dev/xvdb";
@@ -99,6 +100,27 @@ fn a_guest_writes_on_while_its_disk_driver_is_killed() {
     let mut system = image.boot_with(&disks);
     system.wait_until_up();
     verify(&mut system.guest("linux"), seed, &counts);
+}
+
+#[test]
+fn so_it_is_on_virtio_blk() {
+    let mut system = Appliance::gateway("kill-virtio")
+        .with_faults()
+        .with_disk_check(env!("CARGO_BIN_EXE_disk-check"))
+        .disk(DiskInterface::VirtioBlk)
+        .build()
+        .boot();
+    system.wait_until_up();
+    let mut moments = Moments::new();
+    let seed = moments.below(1 << 30);
+    start_writing(&mut system.guest("linux"), seed);
+    for _ in 0..kills().div_ceil(2) {
+        system.kill("diskdom", 1 + moments.below(20_000));
+    }
+    let mut linux = system.guest("linux");
+    let counts = stop_writing(&mut linux);
+    assert_no_complaints(&mut linux);
+    verify(&mut linux, seed, &counts);
 }
 
 #[test]

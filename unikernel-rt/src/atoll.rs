@@ -40,6 +40,8 @@ pub trait Control {
     fn start(&self, domain: DomainId) -> Result<(), Errno>;
     /// Stops a domain at once, and unwinds what it holds.
     fn destroy(&self, domain: DomainId) -> Result<(), Errno>;
+    /// Lets a domain go on that has suspended itself.
+    fn resume(&self, domain: DomainId) -> Result<(), Errno>;
     /// Sets how many pages of memory a domain may have from now on.
     fn set_memory(&self, domain: DomainId, pages: u64) -> Result<(), Errno>;
     /// Zeroes what a domain hands on to its next life.

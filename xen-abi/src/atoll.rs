@@ -93,6 +93,10 @@ pub const ATOLLOP_CRASH_READ: u64 = 13;
 /// Length of the fixed field that holds a domain's name, padded with NUL.
 pub const NAME_LENGTH: usize = 32;
 
+/// Lets the domain of a [`DomainReference`] go on that has suspended itself (`SHUTDOWN_suspend`), as if it had come to another machine: its hypercall answers 0, and its event
+/// channels but those of xenstore and the console are as new. `-EINVAL` if it is not suspended. Capability: `control`.
+pub const ATOLLOP_DOMAIN_RESUME: u64 = 14;
+
 /// The domain that an operation is about.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]

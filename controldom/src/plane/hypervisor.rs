@@ -20,6 +20,8 @@ pub trait Hypervisor {
     fn start(&mut self, domain: DomainId) -> Result<(), Errno>;
     /// Stops a domain and unwinds what it holds.
     fn destroy(&mut self, domain: DomainId) -> Result<(), Errno>;
+    /// Lets a domain go on that has suspended itself.
+    fn resume(&mut self, domain: DomainId) -> Result<(), Errno>;
     /// Sets how many pages of memory a domain may have from now on.
     fn set_memory(&mut self, domain: DomainId, pages: u64) -> Result<(), Errno>;
     /// What is known of a domain.

@@ -133,11 +133,13 @@ impl<H: Hypervisor> ControlPlane<H> {
         let (name, ran) = (member.plan.name.clone(), member.ran(now));
         let stopped = info.state == DOMAIN_STATE_STOPPED;
         let wanted = member.rebuild_by.take().is_some();
+        let resumes = member.suspends_by.take().is_some();
         let next = match info.shutdown_reason {
             _ if !stopped => {
                 log::error!("{name} was taken down");
                 AfterLeaving::Remove
             }
+            SUSPEND if resumes && !wanted && !going_down => AfterLeaving::Resume,
             reason @ (POWER_OFF | SUSPEND) => {
                 log::info!(
                     "{name} shut down ({})",
@@ -221,6 +223,9 @@ impl<H: Hypervisor> ControlPlane<H> {
     pub(super) fn advance_all(&mut self) {
         let now = self.hypervisor.now();
         for index in 0..self.members.len() {
+            if self.members[index].suspends_by.is_some_and(|by| by <= now) {
+                self.does_not_suspend(index);
+            }
             if self.members[index].rebuild_by.is_some_and(|by| by <= now) {
                 log::warn!("{} did not end by itself in time", self.members[index].plan.name);
                 self.rebuild(index);
@@ -240,13 +245,13 @@ impl<H: Hypervisor> ControlPlane<H> {
 
     fn left(&mut self, index: usize, next: AfterLeaving) {
         let now = self.hypervisor.now();
-        if next != AfterLeaving::Keep {
+        if !matches!(next, AfterLeaving::Keep | AfterLeaving::Resume) {
             self.destroy(index);
         }
         let member = &mut self.members[index];
         for device in &member.plan.devices {
             let (frontend, backend) = (&device.frontend, &device.backend);
-            let stays_down = !matches!(next, AfterLeaving::Restart { .. });
+            let stays_down = !matches!(next, AfterLeaving::Restart { .. } | AfterLeaving::Resume);
             let removed = self.store.remove(frontend).and_then(|()| {
                 if stays_down {
                     self.store.remove(backend)
@@ -258,9 +263,13 @@ impl<H: Hypervisor> ControlPlane<H> {
                 log::error!("{frontend} or {backend} cannot be removed: {error}");
             }
         }
+        if next == AfterLeaving::Resume {
+            self.resume(index);
+            return;
+        }
         member.phase = match next {
             AfterLeaving::Restart { rest } => Phase::Resting { until: now + rest },
-            AfterLeaving::Remove | AfterLeaving::Keep => Phase::Down,
+            AfterLeaving::Remove | AfterLeaving::Keep | AfterLeaving::Resume => Phase::Down,
         };
         if next == AfterLeaving::Remove {
             self.memory_is_free();
@@ -299,7 +308,7 @@ impl<H: Hypervisor> ControlPlane<H> {
     }
 }
 
-fn rings(info: &DomainInfo) -> Rings {
+pub(super) fn rings(info: &DomainInfo) -> Rings {
     Rings {
         store_frame: info.store_frame,
         store_port: info.store_port,

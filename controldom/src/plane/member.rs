@@ -42,6 +42,8 @@ pub enum AfterLeaving {
         /// How long.
         rest: Duration,
     },
+    /// It has suspended itself and goes on, with its devices to be connected anew.
+    Resume,
     /// It stays down, and its memory is freed.
     Remove,
     /// It stays down as it is, for inspection.
@@ -58,6 +60,8 @@ pub(super) struct Member<L> {
     pub destroyed: bool,
     /// The operator wants it to be rebuilt: by then it is, even if the guest does not follow.
     pub rebuild_by: Option<Duration>,
+    /// It is asked to suspend itself, and goes on when it has; until then.
+    pub suspends_by: Option<Duration>,
     /// The operator's request that its next start answers.
     pub answers: Option<u64>,
 }
@@ -71,6 +75,7 @@ impl<L> Member<L> {
             failures: Failures::default(),
             destroyed: false,
             rebuild_by: None,
+            suspends_by: None,
             answers: None,
         }
     }
@@ -93,6 +98,10 @@ impl<L> Member<L> {
             Phase::Leaving { until, .. } | Phase::Resting { until } => Some(until),
             _ => None,
         };
-        phase.into_iter().chain(self.rebuild_by).min()
+        phase
+            .into_iter()
+            .chain(self.rebuild_by)
+            .chain(self.suspends_by)
+            .min()
     }
 }

@@ -11,6 +11,7 @@ mod lifecycle;
 mod member;
 mod memory;
 mod operator;
+mod reconnect;
 mod restarts;
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,8 @@ const REPLY_MAX: usize = 2048;
 pub enum Command {
     /// Build a domain anew.
     Restart(String),
+    /// Have a guest connect its devices anew.
+    Reconnect(String),
     /// Have a guest run on so many of its vCPUs.
     Vcpus(String, u32),
     /// Have a guest give memory back, or take more, until it has so many bytes.
@@ -55,7 +57,7 @@ pub enum RequestError {
     NoSequence,
     /// Not a command.
     #[error(
-        "{0:?} is no command; there are restart NAME, vcpus NAME COUNT, memory NAME SIZE, shutdown, reboot"
+        "{0:?} is no command; there are restart NAME, reconnect NAME, vcpus NAME COUNT, memory NAME SIZE, shutdown, reboot"
     )]
     UnknownCommand(String),
     /// A word too few or too many.
@@ -105,6 +107,12 @@ pub enum RequestError {
         /// What was asked for.
         wanted: String,
     },
+    /// A unikernel.
+    #[error("{0} is a unikernel; its devices connect by themselves")]
+    NoGuest(String),
+    /// It cannot suspend itself.
+    #[error("{0} does not say that it can suspend itself (control/feature-suspend); restart it")]
+    NoSuspend(String),
     /// Nobody is there to follow.
     #[error("{0} does not run")]
     NotRunning(String),
@@ -150,6 +158,8 @@ impl Request {
         let command = match *words {
             ["restart", name] => Ok(Command::Restart(name.into())),
             ["restart", ..] => Err(RequestError::Arguments("restart", "the name of one domain")),
+            ["reconnect", name] => Ok(Command::Reconnect(name.into())),
+            ["reconnect", ..] => Err(RequestError::Arguments("reconnect", "the name of one guest")),
             ["vcpus", name, count] => count
                 .parse()
                 .map(|count| Command::Vcpus(name.into(), count))
@@ -206,6 +216,7 @@ impl<H: Hypervisor> ControlPlane<H> {
                 log::info!("the operator's request {:?}", text.trim());
                 let outcome = match request.command {
                     Command::Restart(name) => self.restart(request.sequence, &name),
+                    Command::Reconnect(name) => self.reconnect(request.sequence, &name),
                     Command::Vcpus(name, count) => self.set_vcpus(&name, count).map(Some),
                     Command::Memory(name, bytes) => self.set_memory(&name, bytes).map(Some),
                     Command::Inject(fault, name, after) => {
@@ -373,7 +384,7 @@ impl<H: Hypervisor> ControlPlane<H> {
         }
     }
 
-    fn ask_guest(&mut self, index: usize, what: &str) {
+    pub(super) fn ask_guest(&mut self, index: usize, what: &str) {
         let node = Path::home(self.members[index].plan.id).child("control/shutdown");
         let asked = node.and_then(|node| self.store.write(&node, what.as_bytes()));
         if let Err(error) = asked {

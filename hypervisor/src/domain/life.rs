@@ -39,12 +39,15 @@ fn stop(hv: &mut Hypervisor, culprit: VcpuId, reason: u32, cause: Option<String>
     let (name, control) = (domain.spec.name.clone(), domain.spec.capabilities.control);
     let vcpus = domain.body.as_mut().map_or(0, |body| {
         for vcpu in &mut body.vcpus {
+            vcpu.resumes = vcpu.status != VcpuStatus::Offline;
             vcpu.status = VcpuStatus::Offline;
             vcpu.stops += 1;
             vcpu.runstate.enter(RUNSTATE_offline, now);
             (vcpu.oneshot, vcpu.periodic, vcpu.polling) = (None, None, None);
-            // It has a timer, too.
-            vcpu.machine.apic.reset();
+            // It has a timer, too. Who is suspended finds it as it was.
+            if reason != sched::SHUTDOWN_suspend {
+                vcpu.machine.apic.reset();
+            }
         }
         body.watchdogs = Default::default();
         body.vcpus.len() as u32

@@ -53,6 +53,8 @@ pub struct Vcpu {
     pub loaded_on: Option<usize>,
     /// How often it was stopped from outside its own exits.
     pub stops: u32,
+    /// It was up when its domain stopped.
+    pub resumes: bool,
 }
 
 impl Vcpu {
@@ -88,6 +90,7 @@ impl Vcpu {
             on: None,
             loaded_on: None,
             stops: 0,
+            resumes: false,
         }
     }
 

@@ -184,6 +184,23 @@ pub fn unbind_all(hv: &mut Hypervisor, domain: DomainId) {
     interrupts::unmap_all(hv, domain);
 }
 
+/// Gives a domain that goes on elsewhere event channels as new: closes every port but those of `kept`, nothing is pending, and all is
+/// masked. Its `vcpu_info` are where they are at the beginning already.
+pub fn reset(hv: &mut Hypervisor, domain: DomainId, kept: &[u32]) {
+    let Some(body) = hv.body(domain) else { return };
+    let shared_info = body.shared_info.address();
+    let ports: Vec<u32> = body
+        .events
+        .allocated_ports()
+        .map(|(port, _)| port)
+        .filter(|port| !kept.contains(port))
+        .collect();
+    for port in ports {
+        let _ = close(hv, domain, port);
+    }
+    shared::reset(&hv.memory, shared_info);
+}
+
 /// Raises an event at the other end of a port of `domain`. Into a port that waits for its peer it goes nowhere, and that is no error.
 pub fn send(hv: &mut Hypervisor, domain: DomainId, port: u32) -> Result<(), Errno> {
     let body = hv.body_mut(domain).ok_or(Errno::SRCH)?;

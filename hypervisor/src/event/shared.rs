@@ -25,6 +25,17 @@ const MASK: u64 = offset_of!(SharedInfo, evtchn_mask) as u64;
 const SELECTOR: u64 = offset_of!(VcpuInfo, evtchn_pending_sel) as u64;
 const UPCALL: u64 = offset_of!(VcpuInfo, evtchn_upcall_pending) as u64;
 
+/// Makes what the shared-info page says of events as new, with the `vcpu_info` that lie there (their clocks have to be published anew). Every port is masked: a kernel that
+/// begins masks all of them, and one that comes from elsewhere unmasks those that it wants; Linux has one for each vCPU that must never be unmasked.
+pub(super) fn reset(memory: &DirectMap, shared_info: MachineAddress) {
+    const FIRST: u64 = offset_of!(SharedInfo, vcpu_info) as u64;
+    memory.zero(MachineAddress(shared_info.0 + FIRST), (MASK - FIRST) as usize);
+    memory.write(
+        MachineAddress(shared_info.0 + MASK),
+        &[0xff; (MASK - PENDING) as usize],
+    );
+}
+
 impl<'a> PortBits<'a> {
     /// The bits of `port`; `None` if it is beyond the ABI.
     pub(super) fn new(memory: &'a DirectMap, shared_info: MachineAddress, port: u32) -> Option<Self> {

@@ -20,6 +20,7 @@ use crate::{
     Hypervisor,
     domain::{
         DomainId, Polling, State, Vcpu, VcpuId, VcpuStatus, build::Progress, fault, keep, layout, life,
+        suspend,
     },
     errno::Errno,
     memory::PAGE_SIZE,
@@ -85,6 +86,12 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             } else {
                 Answer::Again
             })
+        }
+        ATOLLOP_DOMAIN_RESUME => {
+            needs(|capabilities| capabilities.control)?;
+            let request: DomainReference = read(hv, caller, at)?;
+            suspend::resume(hv, existing(hv, request.domain)?)?;
+            Ok(Answer::OK)
         }
         ATOLLOP_DOMAIN_MEMORY => {
             needs(|capabilities| capabilities.control)?;

@@ -20,12 +20,19 @@ pub struct DomainCalls {
     pub(super) line: Vec<u8>,
     /// The reason that it has given for a shutdown to come (`SCHEDOP_shutdown_code`).
     pub(super) shutdown_code: Option<u32>,
+    /// The vCPU that shut it down.
+    pub(super) shutdown_by: Option<u32>,
     /// It wants runstate areas to be marked while they change (`VMASST_TYPE_runstate_update_flag`).
     pub(super) mark_runstate_updates: bool,
     vcpus: Vec<VcpuCalls>,
 }
 
 impl DomainCalls {
+    /// The vCPU that shut the domain down, if one of its own did.
+    pub fn shutdown_by(&self) -> Option<u32> {
+        self.shutdown_by
+    }
+
     /// What they remember of a vCPU that exists.
     pub(super) fn vcpu(&mut self, index: u32) -> &mut VcpuCalls {
         let index = index as usize;

@@ -28,6 +28,9 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
         SCHEDOP_poll => poll(hv, caller, at),
         SCHEDOP_shutdown => {
             let request: SchedShutdown = read(hv, caller, at)?;
+            if let Some(body) = hv.body_mut(caller.domain) {
+                body.calls.shutdown_by = Some(caller.index);
+            }
             shut_down(hv, caller.domain, request.reason)?;
             Ok(Answer::Stopped)
         }

@@ -182,6 +182,10 @@ impl Control for XenControl {
         operate(ATOLLOP_DOMAIN_DESTROY, &mut reference(domain))
     }
 
+    fn resume(&self, domain: DomainId) -> Result<(), Errno> {
+        operate(ATOLLOP_DOMAIN_RESUME, &mut reference(domain))
+    }
+
     fn set_memory(&self, domain: DomainId, pages: u64) -> Result<(), Errno> {
         let mut request = DomainMemory {
             domain: domain.0,

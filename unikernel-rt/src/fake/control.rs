@@ -140,6 +140,13 @@ impl Control for FakeControl {
         Ok(())
     }
 
+    fn resume(&self, domain: DomainId) -> Result<(), Errno> {
+        let mut state = self.state.borrow_mut();
+        let info = state.domains.get_mut(&domain.0).ok_or(Errno::ESRCH)?;
+        info.state = DOMAIN_STATE_RUNNING;
+        Ok(())
+    }
+
     fn set_memory(&self, domain: DomainId, pages: u64) -> Result<(), Errno> {
         let mut state = self.state.borrow_mut();
         state.domains.get_mut(&domain.0).ok_or(Errno::ESRCH)?.target_pages = pages;

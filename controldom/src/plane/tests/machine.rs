@@ -167,6 +167,13 @@ impl Hypervisor for FakeHypervisor {
         Ok(())
     }
 
+    fn resume(&mut self, domain: DomainId) -> Result<(), Errno> {
+        let mut state = self.0.borrow_mut();
+        state.calls.push(format!("resume {domain}"));
+        state.domains.get_mut(&domain).unwrap().info.state = DOMAIN_STATE_RUNNING;
+        Ok(())
+    }
+
     fn destroy(&mut self, domain: DomainId) -> Result<(), Errno> {
         let mut state = self.0.borrow_mut();
         state.calls.push(format!("destroy {domain}"));

@@ -75,6 +75,59 @@ fn refuses_what_it_cannot_do() {
 }
 
 #[test]
+fn a_guest_connects_its_devices_anew() {
+    let mut bench = bench();
+    for (request, reply) in [
+        ("1 reconnect driver", "1 error driver is a unikernel"),
+        ("2 reconnect nobody", "2 error there is no domain"),
+        ("3 reconnect", "3 error reconnect takes the name"),
+        (
+            "4 reconnect guest",
+            "4 error guest does not say that it can suspend",
+        ),
+    ] {
+        let answer = bench.request(request);
+        assert!(answer.starts_with(reply), "{answer}");
+    }
+    bench.write("/local/domain/4/control/feature-suspend", "1");
+    bench.write("/local/domain/4/device/vbd/51712/ring-ref", "8");
+    bench.request("5 reconnect guest");
+    assert_eq!(bench.read(SHUTDOWN_NODE).unwrap(), "suspend");
+    bench.end(GUEST, SHUTDOWN_suspend);
+    // Its backends close; it is neither destroyed nor built.
+    assert_eq!(bench.world.take_calls(), [""; 0]);
+    assert_eq!(bench.read("/local/domain/4/device/vbd/51712/state").unwrap(), "6");
+    for device in ["vbd/4/51712", "vif/4/0"] {
+        bench.write(&format!("/local/domain/3/backend/{device}/state"), "6");
+    }
+    bench.settle();
+    assert_eq!(bench.world.take_calls(), ["resume 4"]);
+    assert_eq!(bench.reply(), "5 ok guest is resumed");
+    assert_eq!(bench.read("/local/domain/4/device/vbd/51712/state").unwrap(), "1");
+    assert_eq!(bench.read("/local/domain/4/device/vbd/51712/ring-ref"), None);
+    assert_eq!(
+        bench.read("/local/domain/4/control/feature-suspend").unwrap(),
+        "1"
+    );
+    assert!(matches!(bench.plane.phase(GUEST), Some(Phase::Running { .. })));
+    // Its xenstore connection works.
+    bench.world.send(GUEST, XS_WATCH, b"cpu\0token\0");
+    bench.settle();
+    assert!(!bench.world.receive(GUEST).is_empty());
+    // One that does not follow runs on; one that suspends itself unasked is gone.
+    bench.request("6 reconnect guest");
+    bench.pass(GUEST_GRACE + Duration::from_secs(1));
+    assert_eq!(
+        bench.reply(),
+        "6 error guest did not suspend itself in time, and runs on"
+    );
+    assert!(matches!(bench.plane.phase(GUEST), Some(Phase::Running { .. })));
+    bench.end(GUEST, SHUTDOWN_suspend);
+    bench.pass(Duration::from_secs(3));
+    assert_eq!(bench.plane.phase(GUEST), Some(Phase::Down));
+}
+
+#[test]
 fn faults_happen_where_the_appliance_allows_it() {
     let mut bench = bench();
     for (request, reply, calls) in [
