@@ -12,7 +12,7 @@ pub use address::{Frame, GuestAddress, GuestVirtual, MachineAddress, PAGE_SIZE};
 pub use direct_map::DirectMap;
 pub use frames::FrameAllocator;
 pub use p2m::{Mapping, P2m, PageKind};
-pub use tables::{LongMode, TableFormat};
+pub use tables::{Entry as TableEntry, LongMode, TableFormat};
 
 /// Machine memory is exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

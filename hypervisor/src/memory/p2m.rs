@@ -1,5 +1,5 @@
 //! Guest-physical memory of a domain: its second-stage tables, and nothing beside them, so what the processor does and what the hypervisor
-//! believes cannot differ.
+//! believes cannot differ. The tables by which an IOMMU shows a domain's memory to its devices are of the same make ([`crate::iommu::IoTables`]).
 //!
 //! Ranges that allow it are mapped by pages of 2 MiB, and of 1 GiB where the processor has them; a change inside one splits it, and [`P2m::promote`] joins the
 //! parts again. Tables live in frames of the allocator and come back with [`P2m::release`]; the frames that are mapped belong to whoever mapped them.
@@ -43,15 +43,16 @@ pub struct Mapping {
 }
 
 const ENTRIES: u64 = 512;
+/// Level of the root where nothing else is said: four levels, which is 48 bits.
 const TOP: u32 = 3;
 /// Pages of 4 KiB in one of 2 MiB.
 const LARGE_PAGES: u64 = ENTRIES;
-/// Guest-physical addresses have 48 bits.
-const LIMIT: u64 = 1 << 48;
 
 /// Guest-physical memory of a domain.
 pub struct P2m<F = LongMode> {
     root: Frame,
+    /// Level of the root.
+    top: u32,
     format: F,
     /// Frames that hold tables, or are going to.
     tables: u64,
@@ -59,6 +60,8 @@ pub struct P2m<F = LongMode> {
     large: u64,
     /// Whether the processor has pages of 1 GiB.
     giant_pages: bool,
+    /// Only pages of 4 KiB.
+    small_only: bool,
     /// A frame for each page of 1 GiB, so that it can be split when no other is left.
     spare: Vec<Frame>,
     /// A page that is being given up, for want of another frame for a table.
@@ -109,12 +112,26 @@ impl<F: TableFormat> P2m<F> {
         frames: &mut FrameAllocator,
         format: F,
     ) -> Result<Self, OutOfMemory> {
+        Self::with_levels(memory, frames, format, TOP + 1)
+    }
+
+    /// An empty memory in a given format, with addresses of 12 bits and nine more for each of the levels, of which there are at least two.
+    pub fn with_levels(
+        memory: &DirectMap,
+        frames: &mut FrameAllocator,
+        format: F,
+        levels: u32,
+    ) -> Result<Self, OutOfMemory> {
+        assert!((2..=5).contains(&levels));
+        let root = new_table(memory, frames, &format)?;
         Ok(Self {
-            root: new_table(memory, frames)?,
+            root,
+            top: levels - 1,
             format,
             tables: 1,
             large: 0,
             giant_pages: false,
+            small_only: false,
             spare: Vec::new(),
             given_up: None,
             recent: Recent::new(),
@@ -124,6 +141,16 @@ impl<F: TableFormat> P2m<F> {
     /// Lets pages of 1 GiB be used from now on; the processor has them.
     pub const fn allow_giant_pages(&mut self) {
         self.giant_pages = true;
+    }
+
+    /// Maps by pages of 4 KiB alone from now on.
+    pub const fn forbid_large_pages(&mut self) {
+        self.small_only = true;
+    }
+
+    /// Whether an address is one that the tables can map.
+    pub const fn covers(&self, at: GuestAddress) -> bool {
+        at.0 >> (12 + 9 * (self.top + 1)) == 0
     }
 
     /// Pages of 2 MiB that it maps by; one of 1 GiB counts as 512.
@@ -141,7 +168,7 @@ impl<F: TableFormat> P2m<F> {
         self.tables
     }
 
-    /// Maps the page that holds `at`, over whatever was there. An address beyond 48 bits counts as no memory.
+    /// Maps the page that holds `at`, over whatever was there. An address beyond what the tables cover counts as no memory.
     pub fn map(
         &mut self,
         memory: &DirectMap,
@@ -168,7 +195,8 @@ impl<F: TableFormat> P2m<F> {
             let machine = Frame(mapping.machine.0 + page);
             let fits = |level: u32| {
                 let pages = pages_at(level);
-                guest.is_multiple_of(pages)
+                !self.small_only
+                    && guest.is_multiple_of(pages)
                     && machine.0.is_multiple_of(pages)
                     && count - page >= pages
                     && !self.has_table(memory, GuestAddress::of_frame(guest), level)
@@ -206,7 +234,7 @@ impl<F: TableFormat> P2m<F> {
             return Ok(None);
         };
         let slot = self.slot(memory, frames, at, 0)?;
-        write_entry(memory, slot, 0);
+        self.write(memory, slot, 0);
         Ok(Some(mapping))
     }
 
@@ -226,7 +254,7 @@ impl<F: TableFormat> P2m<F> {
                 let mapping = self.translate(memory, at).ok_or(OutOfMemory)?;
                 self.given_up = Some(mapping.machine);
                 let slot = self.slot(memory, frames, at, 0)?;
-                write_entry(memory, slot, 0);
+                self.write(memory, slot, 0);
                 Ok(None)
             }
         }
@@ -236,7 +264,7 @@ impl<F: TableFormat> P2m<F> {
     /// they had, which is the caller's to free once the translations of the domain are flushed.
     pub fn promote(&mut self, memory: &DirectMap, at: GuestAddress) -> Option<Frame> {
         let mut table = self.root;
-        for level in (2..=TOP).rev() {
+        for level in (2..=self.top).rev() {
             match self
                 .format
                 .decode(read_entry(memory, slot_of(table, at, level)), level)
@@ -266,7 +294,7 @@ impl<F: TableFormat> P2m<F> {
         if !whole {
             return None;
         }
-        write_entry(memory, slot, self.format.page(first, 1));
+        self.write(memory, slot, self.format.page(first, 1));
         self.recent.forget();
         self.large += 1;
         self.tables -= 1;
@@ -288,7 +316,7 @@ impl<F: TableFormat> P2m<F> {
 
     /// What backs the page that holds `at`.
     pub fn translate(&self, memory: &DirectMap, at: GuestAddress) -> Option<Mapping> {
-        if at.0 >= LIMIT {
+        if !self.covers(at) {
             return None;
         }
         let region = at.frame_number() / LARGE_PAGES;
@@ -312,7 +340,7 @@ impl<F: TableFormat> P2m<F> {
     /// The entry for the 2 MiB around `at`, if there is one, from the tables.
     fn look_up(&self, memory: &DirectMap, at: GuestAddress) -> Option<u64> {
         let mut table = self.root;
-        for level in (1..=TOP).rev() {
+        for level in (1..=self.top).rev() {
             let entry = read_entry(memory, slot_of(table, at, level));
             let found = match self.format.decode(entry, level) {
                 Entry::Empty => return None,
@@ -347,7 +375,7 @@ impl<F: TableFormat> P2m<F> {
 
     /// Calls `each` with every mapped page or large page: its address, what backs its first page, and how many pages it has.
     pub fn for_each(&self, memory: &DirectMap, mut each: impl FnMut(GuestAddress, Mapping, u64)) {
-        self.visit(memory, self.root, TOP, 0, &mut each);
+        self.visit(memory, self.root, self.top, 0, &mut each);
     }
 
     /// Gives a part of the tables back, and calls `each` with what they mapped: at most `pages` pages or large pages. True once nothing is left; it must not be used
@@ -406,7 +434,7 @@ impl<F: TableFormat> P2m<F> {
 
     /// Gives the tables back. The frames that they mapped are the caller's matter, before.
     pub fn release(self, memory: &DirectMap, frames: &mut FrameAllocator) {
-        self.release_table(memory, frames, self.root, TOP);
+        self.release_table(memory, frames, self.root, self.top);
         self.spare.iter().for_each(|&frame| frames.free(frame, 1));
     }
 
@@ -425,17 +453,23 @@ impl<F: TableFormat> P2m<F> {
             self.large += if fresh { pages_at(level) / LARGE_PAGES } else { 0 };
             self.recent.forget();
         }
-        write_entry(memory, slot, self.format.page(mapping, level));
+        self.write(memory, slot, self.format.page(mapping, level));
         Ok(())
+    }
+
+    /// Writes an entry that whoever walks the tables sees from now on.
+    fn write(&self, memory: &DirectMap, slot: MachineAddress, entry: u64) {
+        write_entry(memory, slot, entry);
+        self.format.written(memory, slot, size_of::<u64>());
     }
 
     /// Whether the page of `level` around `at` already has a table of smaller ones, which it would lose.
     fn has_table(&self, memory: &DirectMap, at: GuestAddress, page_level: u32) -> bool {
-        if at.0 >= LIMIT {
+        if !self.covers(at) {
             return false;
         }
         let mut table = self.root;
-        for level in (page_level..=TOP).rev() {
+        for level in (page_level..=self.top).rev() {
             match self
                 .format
                 .decode(read_entry(memory, slot_of(table, at, level)), level)
@@ -455,18 +489,18 @@ impl<F: TableFormat> P2m<F> {
         at: GuestAddress,
         level: u32,
     ) -> Result<MachineAddress, OutOfMemory> {
-        if at.0 >= LIMIT {
+        if !self.covers(at) {
             return Err(OutOfMemory);
         }
         let mut table = self.root;
-        for above in (level + 1..=TOP).rev() {
+        for above in (level + 1..=self.top).rev() {
             let slot = slot_of(table, at, above);
             table = match self.format.decode(read_entry(memory, slot), above) {
                 Entry::Table(next) => next,
                 Entry::Empty => {
-                    let next = new_table(memory, frames)?;
+                    let next = new_table(memory, frames, &self.format)?;
                     self.tables += 1;
-                    write_entry(memory, slot, self.format.table(next));
+                    self.write(memory, slot, self.format.table(next, above));
                     next
                 }
                 Entry::Page(mapping) => {
@@ -478,7 +512,9 @@ impl<F: TableFormat> P2m<F> {
                     }
                     self.large -= u64::from(above == 1);
                     self.recent.forget();
-                    write_entry(memory, slot, self.format.table(next));
+                    self.format
+                        .written(memory, next.address(), super::PAGE_SIZE as usize);
+                    self.write(memory, slot, self.format.table(next, above));
                     next
                 }
             };
@@ -554,8 +590,14 @@ fn write_entry(memory: &DirectMap, slot: MachineAddress, entry: u64) {
         .store(entry, core::sync::atomic::Ordering::Release);
 }
 
-fn new_table(memory: &DirectMap, frames: &mut FrameAllocator) -> Result<Frame, OutOfMemory> {
-    frames.allocate_zeroed(memory).ok_or(OutOfMemory)
+fn new_table(
+    memory: &DirectMap,
+    frames: &mut FrameAllocator,
+    format: &impl TableFormat,
+) -> Result<Frame, OutOfMemory> {
+    let table = frames.allocate_zeroed(memory).ok_or(OutOfMemory)?;
+    format.written(memory, table.address(), super::PAGE_SIZE as usize);
+    Ok(table)
 }
 
 #[cfg(test)]

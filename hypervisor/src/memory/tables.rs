@@ -1,7 +1,8 @@
-//! How the entries of second-stage page tables are written: four levels of 512 entries in either format; what differs is behind
-//! [`TableFormat`]. SVM's nested tables have the long-mode format (APM vol. 2, 15.25); EPT's entries go beside it.
+//! How the entries of second-stage page tables, and of those that IOMMUs walk, are written: levels of 512 entries in each format; what differs is behind
+//! [`TableFormat`]. SVM's nested tables have the long-mode format (APM vol. 2, 15.25); EPT's entries go beside it, and those of IOMMUs are in
+//! [`crate::iommu::Format`].
 
-use super::{Frame, Mapping, PageKind};
+use super::{DirectMap, Frame, MachineAddress, Mapping, PageKind};
 
 /// Bits 12 to 51: the frame, at any level.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -23,10 +24,13 @@ pub enum Entry {
 pub trait TableFormat {
     /// The entry for a page at `level`.
     fn page(&self, mapping: Mapping, level: u32) -> u64;
-    /// The entry that points at the next table.
-    fn table(&self, table: Frame) -> u64;
+    /// The entry, in a table at `level`, that points at the next table.
+    fn table(&self, table: Frame, level: u32) -> u64;
     /// What an entry of a table at `level` says.
     fn decode(&self, entry: u64, level: u32) -> Entry;
+    /// Called after `length` bytes of a table were written, before anything points at them that did not: whoever walks the tables may not see the
+    /// processor's caches.
+    fn written(&self, _memory: &DirectMap, _at: MachineAddress, _length: usize) {}
 }
 
 /// The long-mode format, as SVM's nested paging uses it. Every access of a guest counts as a user's, so every entry allows users.
@@ -62,7 +66,7 @@ impl TableFormat for LongMode {
         entry
     }
 
-    fn table(&self, table: Frame) -> u64 {
+    fn table(&self, table: Frame, _: u32) -> u64 {
         table.address().0 | Self::PRESENT | Self::WRITABLE | Self::USER
     }
 
@@ -115,7 +119,7 @@ mod tests {
             }
         }
         assert_eq!(
-            LongMode.decode(LongMode.table(Frame(7)), 2),
+            LongMode.decode(LongMode.table(Frame(7), 2), 2),
             Entry::Table(Frame(7))
         );
         assert_eq!(LongMode.decode(0, 0), Entry::Empty);

@@ -169,7 +169,7 @@ fn says_when_no_frame_is_left_for_a_table() {
         Err(OutOfMemory)
     );
     assert_eq!(
-        p2m.map(&memory, &mut frames, GuestAddress(LIMIT), ram(1)),
+        p2m.map(&memory, &mut frames, GuestAddress(1 << 48), ram(1)),
         Err(OutOfMemory)
     );
     p2m.release(&memory, &mut frames);
