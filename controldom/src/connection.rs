@@ -7,6 +7,7 @@ use alloc::{
     collections::{BTreeSet, VecDeque},
     rc::Rc,
     string::String,
+    vec::Vec,
 };
 use unikernel_rt::ring::{RingError, bytes::ByteChannel};
 use xen_abi::io::xs_wire::{
@@ -17,6 +18,7 @@ use xen_abi::io::xs_wire::{
 
 use crate::{
     DomainId,
+    journal::{Batch, Entry, Stream},
     store::{EVENT_BYTES_MAX, EVENTS_MAX, Notification, Store},
     wire::{Assembler, HEADER_LENGTH, Oversized, PAYLOAD_MAX, encode_event},
 };
@@ -70,6 +72,14 @@ pub struct Connection<L> {
     name: String,
     link: L,
     incoming: Assembler,
+    /// Bytes that were read and are not taken off the ring.
+    untaken: usize,
+    /// What has been queued since the journal was last told.
+    queued: Vec<u8>,
+    /// The journal knows nothing of it yet.
+    fresh: bool,
+    /// The journal's stream is behind.
+    moved: bool,
     outgoing: VecDeque<Outgoing>,
     /// How much of the first outgoing message is in the ring.
     sent: usize,
@@ -92,6 +102,10 @@ impl<L: Link> Connection<L> {
             name: name.into(),
             link,
             incoming: Assembler::default(),
+            untaken: 0,
+            queued: Vec::new(),
+            fresh: true,
+            moved: true,
             outgoing: VecDeque::new(),
             sent: 0,
             reply_bytes: 0,
@@ -106,6 +120,69 @@ impl<L: Link> Connection<L> {
         connection.publish(Page::SERVER_FEATURES_OFFSET, features);
         connection.publish(Page::ERROR_OFFSET, XENSTORE_ERROR_NONE);
         connection
+    }
+
+    /// Goes on with a connection where a former life has left it.
+    pub fn resume(name: &str, link: L, stream: &Stream) -> Self {
+        let mut connection = Self::open(DomainId(stream.domain), name, link);
+        if let Err(fault) = connection.catch_up(stream) {
+            log::warn!("{name}: its xenstore connection begins anew: {fault}");
+        }
+        connection
+    }
+
+    fn catch_up(&mut self, stream: &Stream) -> Result<(), Fault> {
+        let ring = self.link.ring();
+        // What was read counts as read once the journal says so, even if the ring does not yet.
+        let ahead = stream.position.wrapping_sub(ring.position()?) as usize;
+        if ahead <= ring.readable()? {
+            ring.take(ahead)?;
+            self.incoming.feed(&stream.partial)?;
+            if stream.partial.len() > HEADER_LENGTH {
+                self.incoming.feed(&stream.partial[HEADER_LENGTH..])?;
+            }
+        }
+        let sent = self.link.ring().written()?.wrapping_sub(stream.base) as usize;
+        if let Some(rest) = stream.output.get(sent..).filter(|rest| !rest.is_empty()) {
+            self.reply_bytes = rest.len();
+            self.outgoing.push_back(Outgoing {
+                bytes: rest.into(),
+                is_event: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// Notes what the next life has to know of what has happened since the last time; `whole` if it knows nothing.
+    pub fn note(&mut self, batch: &mut Batch, whole: bool) {
+        let whole = whole || self.fresh;
+        let queued = core::mem::take(&mut self.queued);
+        if !core::mem::take(&mut self.moved) && !whole {
+            return;
+        }
+        let ring = self.link.ring();
+        let (Ok(position), Ok(base)) = (ring.position(), ring.written()) else {
+            return;
+        };
+        self.fresh = false;
+        let output = if whole {
+            let bytes = self
+                .outgoing
+                .iter()
+                .flat_map(|message| message.bytes.iter().copied());
+            bytes.skip(self.sent).collect()
+        } else {
+            queued
+        };
+        let stream = Stream {
+            domain: self.domain.0,
+            fresh: whole,
+            base: if whole { base } else { 0 },
+            position: position.wrapping_add(self.untaken as u32),
+            partial: self.incoming.partial().into(),
+            output,
+        };
+        batch.note(|| Entry::Stream(stream));
     }
 
     /// Whether a fault of the domain has closed it.
@@ -135,12 +212,15 @@ impl<L: Link> Connection<L> {
         let mut answered = 0;
         while answered < REQUESTS_A_TURN && self.reply_bytes < BACKLOG_MAX {
             let wanted = self.incoming.needed().min(buffer.len());
-            let read = self.link.ring().read(&mut buffer[..wanted])?;
+            let read = self.link.ring().peek(self.untaken, &mut buffer[..wanted])?;
+            self.untaken += read;
             self.must_notify |= read > 0;
+            self.moved |= read > 0;
             self.incoming.feed(&buffer[..read])?;
             if let Some(message) = self.incoming.take() {
                 let reply = store.handle(self.domain, &message);
                 self.reply_bytes += reply.len();
+                self.queued.extend_from_slice(&reply);
                 self.outgoing.push_back(Outgoing {
                     bytes: reply.into(),
                     is_event: false,
@@ -150,7 +230,7 @@ impl<L: Link> Connection<L> {
                 return Ok(false);
             }
         }
-        Ok(self.reply_bytes < BACKLOG_MAX && self.link.ring().readable()? > 0)
+        Ok(self.reply_bytes < BACKLOG_MAX && self.link.ring().readable()? > self.untaken)
     }
 
     /// Queues a watch event. One that waits already is not queued twice, for it says no more.
@@ -172,6 +252,8 @@ impl<L: Link> Connection<L> {
             return;
         }
         self.waiting.insert(bytes.clone());
+        self.queued.extend_from_slice(&bytes);
+        self.moved = true;
         self.event_bytes += bytes.len();
         self.outgoing.push_back(Outgoing {
             bytes,
@@ -179,8 +261,14 @@ impl<L: Link> Connection<L> {
         });
     }
 
-    /// Puts as much as there is room for into the ring, and tells the domain if anything has changed.
+    /// Takes what was read off the ring, puts as much as there is room for into it, and tells the domain if anything has changed. By now the journal knows.
     pub fn flush(&mut self, store: &mut Store) {
+        let untaken = core::mem::take(&mut self.untaken);
+        if untaken > 0
+            && let Err(fault) = self.link.ring().take(untaken)
+        {
+            self.close(fault.into(), store);
+        }
         if !self.closed
             && let Err(fault) = self.write_outgoing()
         {
@@ -249,6 +337,9 @@ impl<L: Link> Connection<L> {
         store.reset(self.domain);
         self.incoming.reset();
         self.outgoing.clear();
+        self.queued.clear();
+        self.untaken = 0;
+        (self.fresh, self.moved) = (true, true);
         self.waiting.clear();
         (self.sent, self.reply_bytes, self.event_bytes) = (0, 0, 0);
     }

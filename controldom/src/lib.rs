@@ -18,6 +18,7 @@ extern crate alloc;
 
 pub mod connection;
 mod domain_id;
+pub mod journal;
 pub mod layout;
 pub mod plane;
 pub mod store;

@@ -67,8 +67,11 @@ fn run(system: System) -> Result<Infallible, Failure> {
     log::info!("{}: {} domains", manifest.name, manifest.domains.len());
     let events = system.events.clone();
     let ends = Channel::bind_virq(&events, VIRQ_DOM_EXC).map_err(Failure::Ends)?;
-    let mut plane = ControlPlane::new(plan, Quota::default(), Machine { system })?;
+    let area = system.keep.area(system.keep.left()).ok();
+    let mut plane = ControlPlane::open(plan, Quota::default(), Machine { system }, area.as_ref())?;
+    // What ended while nobody was there is noticed now.
     let mut fired = events.poll();
+    fired.insert(ends.port());
     loop {
         fired = match plane.turn(fired.contains(ends.port())) {
             Next::Now => events.poll(),

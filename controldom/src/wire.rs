@@ -77,6 +77,11 @@ impl Assembler {
         Some(message)
     }
 
+    /// What is there of a message that is under way.
+    pub fn partial(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Forgets a message that is under way.
     pub fn reset(&mut self) {
         self.bytes.clear();

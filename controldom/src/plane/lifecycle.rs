@@ -10,7 +10,7 @@ use alloc::{format, string::String, vec::Vec};
 use core::time::Duration;
 use unikernel_rt::{atoll::DomainInfo, xenbus::State};
 use xen_abi::{
-    atoll::{DOMAIN_STATE_ABSENT, DOMAIN_STATE_FAILED, DOMAIN_STATE_STOPPED},
+    atoll::{DOMAIN_STATE_ABSENT, DOMAIN_STATE_FAILED, DOMAIN_STATE_RUNNING, DOMAIN_STATE_STOPPED},
     sched::{
         SHUTDOWN_crash as CRASH, SHUTDOWN_poweroff as POWER_OFF, SHUTDOWN_reboot as REBOOT,
         SHUTDOWN_soft_reset as SOFT_RESET, SHUTDOWN_suspend as SUSPEND, SHUTDOWN_watchdog as WATCHDOG,
@@ -59,9 +59,16 @@ impl<H: Hypervisor> ControlPlane<H> {
             renew(&mut self.store, &member.plan)
         };
         made.map_err(|error| format!("{name}: its xenstore nodes cannot be made: {error}"))?;
-        self.hypervisor
-            .start(id)
-            .map_err(|error| format!("{name} cannot be started: {error}"))?;
+        // A former life of ours may have come just so far.
+        let runs = self
+            .hypervisor
+            .info(id)
+            .is_ok_and(|info| info.state == DOMAIN_STATE_RUNNING);
+        if !runs {
+            self.hypervisor
+                .start(id)
+                .map_err(|error| format!("{name} cannot be started: {error}"))?;
+        }
         member.destroyed = false;
         let info = self
             .hypervisor
@@ -201,7 +208,7 @@ impl<H: Hypervisor> ControlPlane<H> {
     }
 
     /// The domain is gone: ends its connection, announces it, and lets its backends close its devices.
-    fn leave(&mut self, index: usize, next: AfterLeaving) {
+    pub(super) fn leave(&mut self, index: usize, next: AfterLeaving) {
         let until = self.hypervisor.now() + LEAVE_TIME;
         let member = &mut self.members[index];
         member.connection = None;

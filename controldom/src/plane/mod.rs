@@ -7,6 +7,7 @@
 
 mod faults;
 mod hypervisor;
+mod journal;
 mod lifecycle;
 mod member;
 mod memory;
@@ -27,6 +28,7 @@ use core::time::Duration;
 
 use crate::{
     DomainId,
+    journal::Journal,
     layout::{Plan, READY, REQUEST},
     store::{Path, Quota, Store, StoreError},
 };
@@ -53,6 +55,10 @@ pub struct ControlPlane<H: Hypervisor> {
     going_down: Option<GoingDown>,
     last_request: Option<u64>,
     ready: bool,
+    /// Where the next life finds everything; none in tests, and where it does not fit.
+    journal: Option<Journal>,
+    noted: journal::Noted,
+    noted_machine: crate::journal::Machine,
 }
 
 impl<H: Hypervisor> ControlPlane<H> {
@@ -64,6 +70,10 @@ impl<H: Hypervisor> ControlPlane<H> {
         }
         plan.populate(&mut store)?;
         store.watch(&Path::absolute(REQUEST)?, b"operator")?;
+        Ok(Self::with_store(plan, store, hypervisor))
+    }
+
+    fn with_store(plan: Plan, store: Store, hypervisor: H) -> Self {
         let control = plan.control;
         let members = plan
             .domains
@@ -71,7 +81,7 @@ impl<H: Hypervisor> ControlPlane<H> {
             .filter(|domain| domain.id != control)
             .map(Member::new)
             .collect();
-        Ok(Self {
+        Self {
             hypervisor,
             store,
             control,
@@ -79,7 +89,10 @@ impl<H: Hypervisor> ControlPlane<H> {
             going_down: None,
             last_request: None,
             ready: false,
-        })
+            journal: None,
+            noted: Default::default(),
+            noted_machine: Default::default(),
+        }
     }
 
     /// The store.
@@ -159,6 +172,7 @@ impl<H: Hypervisor> ControlPlane<H> {
     /// Puts everything that waits into the rings.
     fn deliver(&mut self) {
         self.route();
+        self.commit();
         for member in &mut self.members {
             if let Some(connection) = &mut member.connection {
                 connection.flush(&mut self.store);

@@ -197,6 +197,20 @@ pub(super) struct GoingDown {
 }
 
 impl GoingDown {
+    pub fn resume(action: MachineAction, until: Duration, is_over: bool) -> Self {
+        Self {
+            action,
+            until,
+            is_over,
+        }
+    }
+
+    /// As the journal has it.
+    pub fn entry(&self) -> (bool, u64, bool) {
+        let until = u64::try_from(self.until.as_nanos()).unwrap_or(u64::MAX);
+        (self.action == MachineAction::Reboot, until, self.is_over)
+    }
+
     pub fn deadline(&self) -> Option<Duration> {
         (!self.is_over).then_some(self.until)
     }

@@ -7,6 +7,7 @@ mod error;
 mod path;
 mod permissions;
 mod quota;
+mod replay;
 mod request;
 mod transaction;
 mod transactions;
@@ -28,10 +29,14 @@ pub use watch::{EVENT_BYTES_MAX, EVENTS_MAX, Inbox, Notification, Special, Targe
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
+    string::String,
     vec::Vec,
 };
 
-use crate::DomainId;
+use crate::{
+    DomainId,
+    journal::{Batch, Entry},
+};
 
 /// The store.
 #[derive(Debug)]
@@ -45,6 +50,7 @@ pub struct Store {
     transactions: Transactions,
     introduced: BTreeSet<DomainId>,
     inbox: Inbox,
+    batch: Batch,
 }
 
 impl Store {
@@ -64,6 +70,7 @@ impl Store {
             transactions: Transactions::default(),
             introduced: BTreeSet::new(),
             inbox: Inbox::default(),
+            batch: Batch::default(),
         }
     }
 
@@ -123,29 +130,29 @@ impl Store {
 
     /// Watches on behalf of the control plane; the events come with the others, for the control domain.
     pub fn watch(&mut self, path: &Path, token: &[u8]) -> Result<(), StoreError> {
-        let notification = self
-            .watches
-            .add(self.control, Target::Node(path.clone()), token, false)?;
-        self.inbox.push(notification);
-        Ok(())
+        self.add(self.control, Target::Node(path.clone()), token, false)
     }
 
     /// Lets a domain watch an announcement.
     pub fn permit_special(&mut self, special: Special, domain: DomainId) {
         if let Some(permissions) = self.special.get_mut(&special) {
             permissions.list.push((domain, Access::READ));
+            let rights = permissions.rights();
+            self.batch.note(|| Entry::Special(special.name().into(), rights));
         }
     }
 
     /// Begins to serve a domain, and announces it.
     pub fn introduce(&mut self, domain: DomainId) {
         self.introduced.insert(domain);
+        self.batch.note(|| Entry::Introduced(domain.0));
         self.announce(Special::IntroduceDomain);
     }
 
     /// Stops to serve a domain: its watches and transactions end. It is announced by [`Store::announce`].
     pub fn forget(&mut self, domain: DomainId) {
         self.introduced.remove(&domain);
+        self.batch.note(|| Entry::Released(domain.0));
         self.reset(domain);
         self.inbox.forget(domain);
     }
@@ -154,11 +161,32 @@ impl Store {
     pub fn reset(&mut self, domain: DomainId) {
         self.watches.forget(domain);
         self.transactions.forget(domain);
+        self.batch.note(|| Entry::Reset(domain.0));
     }
 
     /// Fires the watches on an announcement.
     pub fn announce(&mut self, special: Special) {
         self.watches.announced(special, &mut self.inbox);
+    }
+
+    /// What has been changed since this was last taken, for the journal.
+    pub fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    fn add(
+        &mut self,
+        domain: DomainId,
+        target: Target,
+        token: &[u8],
+        relative: bool,
+    ) -> Result<(), StoreError> {
+        let name = String::from(target.name());
+        let first = self.watches.add(domain, target, token, relative)?;
+        self.batch
+            .note(|| Entry::Watch(domain.0, name, token.into(), relative));
+        self.inbox.push(first);
+        Ok(())
     }
 
     fn caller(&self, domain: DomainId) -> Caller {
@@ -171,6 +199,7 @@ impl Store {
     fn change_as(&mut self, caller: Caller, change: Change) -> Result<(), StoreError> {
         self.changes += 1;
         if let Some(happened) = self.tree.apply(caller, &change, &self.quota, self.changes)? {
+            self.batch.note(|| replay::entry(caller.domain, &change));
             self.fire(&happened);
         }
         self.account();
@@ -216,6 +245,9 @@ impl Store {
             }
         }
         drop(before);
+        for change in &changes {
+            self.batch.note(|| replay::entry(caller.domain, change));
+        }
         self.account();
         for happened in &all_happened {
             self.fire(happened);

@@ -3,7 +3,7 @@
 use alloc::{format, string::String, vec::Vec};
 
 use super::StoreError;
-use crate::DomainId;
+use crate::{DomainId, journal::Rights};
 
 /// Whoever makes a request. The control domain is privileged: permissions and quotas do not bind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,16 @@ impl Access {
     /// Whether it includes all that `needed` names.
     pub fn includes(self, needed: Self) -> bool {
         (self.read || !needed.read) && (self.write || !needed.write)
+    }
+
+    fn of(letter: u8) -> Result<Self, StoreError> {
+        Ok(match letter {
+            b'n' => Self::NONE,
+            b'r' => Self::READ,
+            b'w' => Self::WRITE,
+            b'b' => Self::BOTH,
+            _ => return Err(StoreError::Invalid),
+        })
     }
 
     fn letter(self) -> char {
@@ -103,6 +113,24 @@ impl Permissions {
         caller.privileged || self.owner == caller.domain
     }
 
+    /// The journal's form.
+    pub fn rights(&self) -> Rights {
+        let first = (self.owner, self.others);
+        let all = core::iter::once(first).chain(self.list.iter().copied());
+        all.map(|(domain, access)| (domain.0, access.letter() as u8))
+            .collect()
+    }
+
+    /// Reads the journal's form.
+    pub fn of_rights(rights: &Rights) -> Result<Self, StoreError> {
+        let mut all = rights
+            .iter()
+            .map(|(domain, letter)| Ok((DomainId(*domain), Access::of(*letter)?)));
+        let (owner, others) = all.next().ok_or(StoreError::Invalid)??;
+        let list = all.collect::<Result<_, StoreError>>()?;
+        Ok(Self { owner, others, list })
+    }
+
     /// How many entries it has on the wire.
     pub fn count(&self) -> usize {
         1 + self.list.len()
@@ -126,13 +154,7 @@ impl Permissions {
 
 fn parse_entry(entry: &[u8]) -> Result<(DomainId, Access), StoreError> {
     let (letter, digits) = entry.split_first().ok_or(StoreError::Invalid)?;
-    let access = match letter {
-        b'n' => Access::NONE,
-        b'r' => Access::READ,
-        b'w' => Access::WRITE,
-        b'b' => Access::BOTH,
-        _ => return Err(StoreError::Invalid),
-    };
+    let access = Access::of(*letter)?;
     Ok((parse_domain(digits)?, access))
 }
 

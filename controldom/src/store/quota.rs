@@ -29,6 +29,22 @@ pub struct Quota {
     pub watch_bytes: usize,
 }
 
+impl Quota {
+    /// No limits.
+    pub const NONE: Self = Self {
+        nodes: usize::MAX,
+        bytes: usize::MAX,
+        entry: usize::MAX,
+        permissions: usize::MAX,
+        watches: usize::MAX,
+        transactions: usize::MAX,
+        transaction_paths: usize::MAX,
+        transaction_bytes: usize::MAX,
+        transaction_memory: usize::MAX,
+        watch_bytes: usize::MAX,
+    };
+}
+
 impl Default for Quota {
     fn default() -> Self {
         Self {

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     DomainId,
+    journal::Entry,
     wire::{Message, PAYLOAD_MAX, encode_reply, strings},
 };
 
@@ -135,6 +136,8 @@ impl Store {
             if !context.caller.privileged {
                 return Err(StoreError::Access);
             }
+            self.batch
+                .note(|| Entry::Special(special.name().into(), permissions.rights()));
             self.special.insert(special, permissions);
             return done();
         }
@@ -203,6 +206,7 @@ impl Store {
             return Err(StoreError::NoSpace);
         }
         let id = self.transactions.begin(domain, &mut self.tree);
+        self.batch.note(|| Entry::Begun(domain.0, id));
         Ok(strings([id.to_string().as_bytes()]))
     }
 
@@ -216,6 +220,8 @@ impl Store {
             _ => return Err(StoreError::Invalid),
         };
         let transaction = self.transactions.end(context.key())?;
+        let (domain, id) = context.key();
+        self.batch.note(|| Entry::Ended(domain.0, id));
         if commit {
             self.commit(context.caller, transaction.ok_or(StoreError::Conflict)?)?;
         }
@@ -237,8 +243,7 @@ impl Store {
         if full && !caller.privileged {
             return Err(StoreError::TooBig);
         }
-        let first = self.watches.add(caller.domain, target, token, relative)?;
-        self.inbox.push(first);
+        self.add(caller.domain, target, token, relative)?;
         done()
     }
 
@@ -246,6 +251,8 @@ impl Store {
         let [name, token] = some_strings(payload)?;
         let (target, _) = target(caller, name)?;
         self.watches.remove(caller.domain, &target, token)?;
+        self.batch
+            .note(|| Entry::Unwatch(caller.domain.0, target.name().into(), token.into()));
         done()
     }
 

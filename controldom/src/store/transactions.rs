@@ -50,6 +50,22 @@ impl Transactions {
         }
     }
 
+    /// There was one of that id in a former life, of which nothing is left: whoever uses it meets a conflict.
+    pub fn lost(&mut self, key: Key) {
+        self.last_id = self.last_id.max(key.1);
+        let open = Open {
+            epoch: 0,
+            pinned: Replaced::new(),
+            transaction: None,
+        };
+        self.open.insert(key, open);
+    }
+
+    /// Their ids.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.open.keys().copied()
+    }
+
     /// Whether there is one of that id.
     pub fn contains(&self, key: Key) -> bool {
         self.open.contains_key(&key)

@@ -45,6 +45,14 @@ pub enum Target {
 }
 
 impl Target {
+    /// Its name on the wire, where it is absolute.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Node(path) => path,
+            Self::Special(special) => special.name(),
+        }
+    }
+
     /// Length of its name.
     pub fn length(&self) -> usize {
         match self {
@@ -179,6 +187,17 @@ impl Watches {
             self.by_target.remove(target);
         }
         Ok(())
+    }
+
+    /// All of them: domain, target, token, whether it is relative.
+    pub fn all(&self) -> impl Iterator<Item = (DomainId, &Target, &[u8], bool)> {
+        self.by_target.iter().flat_map(|(target, watches)| {
+            let of = move |watch: &Watch| (watch.domain, watch.relative);
+            watches.iter().map(move |watch| {
+                let (domain, relative) = of(watch);
+                (domain, target, &*watch.token, relative)
+            })
+        })
     }
 
     /// Removes every watch of a domain.

@@ -110,6 +110,37 @@ impl ByteChannel {
         Ok(length)
     }
 
+    /// Copies what waits to be read behind the next `skip` bytes, as far as it fits, and takes nothing; answers how many bytes.
+    pub fn peek(&self, skip: usize, target: &mut [u8]) -> Result<usize, RingError> {
+        let (cons, _, filled) = self.filled(&self.input)?;
+        let skip = skip.min(filled as usize);
+        let from = cons.wrapping_add(skip as u32);
+        let length = target.len().min(filled as usize - skip);
+        let (first, second) = target[..length].split_at_mut(self.input.until_wrap(from).min(length));
+        self.memory.copy_out(self.input.offset(from), first)?;
+        self.memory.copy_out(self.input.data, second)?;
+        Ok(length)
+    }
+
+    /// Takes bytes that were looked at by [`peek`](Self::peek), as far as they are there. The peer may wait for the room: notify.
+    pub fn take(&self, count: usize) -> Result<(), RingError> {
+        let (cons, _, filled) = self.filled(&self.input)?;
+        let count = count.min(filled as usize);
+        Ok(self
+            .memory
+            .store(self.input.cons, cons.wrapping_add(count as u32))?)
+    }
+
+    /// The index of the next byte to be read.
+    pub fn position(&self) -> Result<u32, RingError> {
+        Ok(self.memory.load(self.input.cons)?)
+    }
+
+    /// The index of the next byte to be written.
+    pub fn written(&self) -> Result<u32, RingError> {
+        Ok(self.memory.load(self.output.prod)?)
+    }
+
     /// Writes as many bytes as there is room for; answers how many. When it wrote some, notify the peer.
     pub fn write(&self, source: &[u8]) -> Result<usize, RingError> {
         let (_, prod, filled) = self.filled(&self.output)?;

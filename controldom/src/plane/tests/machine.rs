@@ -49,6 +49,11 @@ pub fn machine() -> (FakeHypervisor, World) {
 }
 
 impl World {
+    /// The same machine for another life of the plane.
+    pub fn hypervisor(&self) -> FakeHypervisor {
+        FakeHypervisor(self.0.clone())
+    }
+
     pub fn take_calls(&self) -> Vec<String> {
         std::mem::take(&mut self.0.borrow_mut().calls)
     }

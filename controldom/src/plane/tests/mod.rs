@@ -1,6 +1,7 @@
 //! The control plane on a machine that is made up: domains that start, end and talk as a test wants.
 
 mod ends;
+mod lives;
 mod machine;
 mod operator;
 mod starts;
