@@ -201,9 +201,13 @@ impl Hypervisor {
         }
     }
 
-    /// When the next timer of the vCPUs at home on a processor is due.
+    /// When the next timer of the vCPUs at home on a processor is due, or the control domain is to live again, which is for whoever comes first.
     pub fn next_timer(&self, processor: usize) -> Option<u64> {
-        self.timers.next(processor)
+        self.timers
+            .next(processor)
+            .into_iter()
+            .chain(self.revival.deadline())
+            .min()
     }
 
     /// Puts a vCPU's extended state into the running processor, in place of whose is there. Its timers are this processor's too from now on.

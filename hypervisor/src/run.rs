@@ -13,7 +13,7 @@ use xen_abi::vcpu::{RUNSTATE_runnable, RUNSTATE_running};
 
 use crate::{
     Hypervisor,
-    domain::{DomainId, VcpuId, VcpuStatus, build::Progress, fault},
+    domain::{DomainId, VcpuId, VcpuStatus, build::Progress, fault, revival},
     event,
     figures::{self, Phase, Watch},
     hypercall::{self, Outcome},
@@ -107,6 +107,13 @@ fn work(processor: usize) -> ! {
         let now = time::now();
         timers::expire(&mut hv, processor, now);
         hv.release_throttled(now);
+        if revival::step(&mut hv, now) {
+            // Others may work between two pieces.
+            own.unlock(hv, Phase::Waiting);
+            platform::interrupts::window();
+            hv = own.lock(false);
+            continue;
+        }
         hv = match hv.next(processor, now) {
             Some(id) => run_vcpu(hv, &mut own, id),
             None => idle(hv, &mut own),
@@ -240,7 +247,7 @@ fn run_vcpu(mut hv: Locked, own: &mut Own, id: VcpuId) -> Locked {
         if let Some(ran) = ran {
             fault::ran(&mut hv, id, ran);
         }
-        if hv.scheduler.should_switch(own.index, now) {
+        if hv.scheduler.should_switch(own.index, now) || hv.revival.is_due(now) {
             break;
         }
     }

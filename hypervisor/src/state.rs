@@ -7,7 +7,7 @@ use xen_abi::vcpu::{RUNSTATE_blocked, RUNSTATE_offline, RUNSTATE_runnable};
 
 use crate::{
     domain::{
-        Body, Domain, DomainId, Domains, Vcpu, VcpuId, VcpuStatus, devices, images::Images,
+        Body, Domain, DomainId, Domains, Vcpu, VcpuId, VcpuStatus, devices, images::Images, revival::Revival,
         watchdog::Watchdog,
     },
     event::Vectors,
@@ -50,6 +50,8 @@ pub struct Hypervisor {
     pub held: HeldFrames,
     /// When vCPUs have timers due.
     pub timers: Timers,
+    /// When the control domain is to live again.
+    pub revival: Revival,
     /// The processors that work, by number; the first is the boot processor.
     pub processors: Vec<Processor>,
     /// The vCPU whose hypercall is being carried out.
@@ -135,6 +137,7 @@ impl Hypervisor {
             resets: devices::Resets::default(),
             held: HeldFrames::default(),
             timers: Timers::new(processors.len()),
+            revival: Revival::default(),
             processors,
             calling: None,
             walks: Walks::default(),

@@ -2,12 +2,11 @@
 //!
 //! Everything that changes the tree, a watch, a connection or the plan for a domain is an [`Entry`]. The entries of one turn are a batch, which is kept whole or not at all, and
 //! nobody outside sees anything of a turn (a request taken off a ring, an answer, an event) before its batch is kept. So the next life has the same tree and watches, and each
-//! request was followed once or not at all: if not, it is still in its ring. Transactions are not kept but for their numbers: whoever goes on with one is told
-//! to begin again.
+//! request was followed once or not at all: if not, it is still in its ring. A transaction that was under way goes on, too, but its end is a conflict: whoever began it begins again.
 
 mod pages;
 
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +42,8 @@ pub enum Entry {
     Released(u16),
     /// A domain has begun a transaction.
     Begun(u16, u32),
+    /// It has changed something within it.
+    Within(u32, Box<Entry>),
     /// It has ended it.
     Ended(u16, u32),
     /// A domain's connection has moved on.
@@ -89,6 +90,8 @@ pub struct Member {
     pub destroyed: bool,
     /// When it is rebuilt in any case.
     pub rebuild_by: Option<u64>,
+    /// By when it has suspended itself.
+    pub suspends_by: Option<u64>,
     /// The operator's request that its start answers.
     pub answers: Option<u64>,
 }

@@ -43,7 +43,7 @@ pub struct Journal {
 impl Journal {
     /// Opens the journal in an area, and finds what is there. It takes no further batch before [`Journal::begin_anew`].
     pub fn open(area: &SharedMemory) -> Result<(Self, Found), MemoryError> {
-        let half = area.len() / 2 & !63;
+        let half = (area.len() / 2) & !63;
         let mut journal = Self {
             halves: [area.part(0, half)?, area.part(half, half)?],
             current: 0,

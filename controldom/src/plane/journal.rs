@@ -26,6 +26,7 @@ impl<L> Member<L> {
             failures: self.failures.count(),
             destroyed: self.destroyed,
             rebuild_by: self.rebuild_by.map(nanos),
+            suspends_by: self.suspends_by.map(nanos),
             answers: self.answers,
             ..Default::default()
         };
@@ -38,6 +39,7 @@ impl<L> Member<L> {
                     AfterLeaving::Restart { rest } => (0, nanos(rest)),
                     AfterLeaving::Remove => (1, 0),
                     AfterLeaving::Keep => (2, 0),
+                    AfterLeaving::Resume => (3, 0),
                 };
             }
             Phase::Resting { until } => (entry.phase, entry.time) = (3, nanos(until)),
@@ -57,6 +59,7 @@ impl<L> Member<L> {
                         rest: Duration::from_nanos(entry.rest),
                     },
                     1 => AfterLeaving::Remove,
+                    3 => AfterLeaving::Resume,
                     _ => AfterLeaving::Keep,
                 },
             },
@@ -67,6 +70,7 @@ impl<L> Member<L> {
         self.failures = Failures::of(entry.failures);
         self.destroyed = entry.destroyed;
         self.rebuild_by = entry.rebuild_by.map(Duration::from_nanos);
+        self.suspends_by = entry.suspends_by.map(Duration::from_nanos);
         self.answers = entry.answers;
     }
 }

@@ -8,6 +8,8 @@ use alloc::{
     string::{String, ToString},
 };
 
+use xen_abi::atoll::DOMAIN_STATE_RUNNING;
+
 use super::{ControlPlane, Hypervisor, Phase, RequestError, lifecycle::rings, operator::GUEST_GRACE};
 use crate::{
     connection::Connection,
@@ -97,7 +99,10 @@ impl<H: Hypervisor> ControlPlane<H> {
         let link = self.hypervisor.connect(id, info.store_port)?;
         member.connection = Some(Connection::open(id, &member.plan.name, link));
         member.phase = Phase::Running { since: now };
-        self.hypervisor.resume(id).map_err(|error| error.to_string())?;
+        // A former life of ours may have come just so far.
+        if info.state != DOMAIN_STATE_RUNNING {
+            self.hypervisor.resume(id).map_err(|error| error.to_string())?;
+        }
         self.store.introduce(id);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The store and the journal: everything as entries, and a store made of entries.
 
-use alloc::{rc::Rc, string::String, vec::Vec};
+use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 
 use super::{Change, Node, Path, Permissions, Quota, Special, Store, StoreError, Target};
 use crate::{
@@ -17,6 +17,26 @@ pub(super) fn entry(caller: DomainId, change: &Change) -> Entry {
         Change::Remove(_) => Entry::Remove(caller.0, path),
         Change::Permit(_, permissions) => Entry::Permit(caller.0, path, permissions.rights()),
     }
+}
+
+/// The change that an entry is of, and who made it.
+fn change(entry: &Entry) -> Result<(DomainId, Change), StoreError> {
+    Ok(match entry {
+        Entry::Write(caller, path, value) => (
+            DomainId(*caller),
+            Change::Write(Path::absolute(path)?, value[..].into()),
+        ),
+        Entry::Make(caller, path) => (DomainId(*caller), Change::Make(Path::absolute(path)?)),
+        Entry::Remove(caller, path) => (DomainId(*caller), Change::Remove(Path::absolute(path)?)),
+        Entry::Permit(caller, path, rights) => {
+            let permissions = Rc::new(Permissions::of_rights(rights)?);
+            (
+                DomainId(*caller),
+                Change::Permit(Path::absolute(path)?, permissions),
+            )
+        }
+        _ => return Err(StoreError::Invalid),
+    })
 }
 
 fn target(name: &str) -> Result<Target, StoreError> {
@@ -53,8 +73,11 @@ impl Store {
         for (domain, target, token, relative) in self.watches.all() {
             batch.note(|| Entry::Watch(domain.0, target.name().into(), token.into(), relative));
         }
-        for (domain, id) in self.transactions.keys() {
+        for ((domain, id), changes) in self.transactions.all() {
             batch.note(|| Entry::Begun(domain.0, id));
+            for change in changes {
+                batch.note(|| Entry::Within(id, Box::new(entry(domain, change))));
+            }
         }
     }
 
@@ -84,20 +107,16 @@ impl Store {
                 let permissions = Rc::new(Permissions::of_rights(rights)?);
                 self.change_quietly(control, Change::Permit(path, permissions))
             }
-            Entry::Write(caller, path, value) => {
-                let change = Change::Write(Path::absolute(path)?, value[..].into());
-                self.change_quietly(DomainId(*caller), change)
+            Entry::Write(..) | Entry::Make(..) | Entry::Remove(..) | Entry::Permit(..) => {
+                let (domain, change) = change(entry)?;
+                self.change_quietly(domain, change)
             }
-            Entry::Make(caller, path) => {
-                self.change_quietly(DomainId(*caller), Change::Make(Path::absolute(path)?))
-            }
-            Entry::Remove(caller, path) => {
-                self.change_quietly(DomainId(*caller), Change::Remove(Path::absolute(path)?))
-            }
-            Entry::Permit(caller, path, rights) => {
-                let permissions = Rc::new(Permissions::of_rights(rights)?);
-                let change = Change::Permit(Path::absolute(path)?, permissions);
-                self.change_quietly(DomainId(*caller), change)
+            Entry::Within(id, entry) => {
+                let (domain, change) = change(entry)?;
+                self.changes += 1;
+                let caller = self.caller(domain);
+                let transaction = self.transactions.get_mut((domain, *id))?;
+                transaction.apply(caller, change, &Quota::NONE, self.changes)
             }
             Entry::Special(name, rights) => {
                 let special = Special::parse(name.as_bytes())?;
@@ -125,7 +144,7 @@ impl Store {
                 Ok(())
             }
             Entry::Begun(domain, id) => {
-                self.transactions.lost((DomainId(*domain), *id));
+                self.transactions.doomed((DomainId(*domain), *id), &mut self.tree);
                 Ok(())
             }
             Entry::Ended(domain, id) => self.transactions.end((DomainId(*domain), *id)).map(drop),

@@ -1,6 +1,6 @@
 //! The answers to requests, one function a kind, with the errors that Xen's own stores give.
 
-use alloc::{rc::Rc, string::ToString, vec::Vec};
+use alloc::{boxed::Box, rc::Rc, string::ToString, vec::Vec};
 use xen_abi::io::xs_wire::{
     XS_CONTROL, XS_DIRECTORY, XS_DIRECTORY_PART, XS_GET_DOMAIN_PATH, XS_GET_PERMS, XS_INTRODUCE,
     XS_IS_DOMAIN_INTRODUCED, XS_MKDIR, XS_READ, XS_RELEASE, XS_RESET_WATCHES, XS_RESUME, XS_RM, XS_SET_PERMS,
@@ -306,7 +306,10 @@ impl Store {
         } else {
             self.changes += 1;
             let transaction = self.transactions.get_mut(context.key())?;
+            let (domain, id) = context.key();
+            let entry = super::replay::entry(domain, &change);
             transaction.apply(context.caller, change, &self.quota, self.changes)?;
+            self.batch.note(|| Entry::Within(id, Box::new(entry)));
             self.transactions.keep_within(self.quota.transaction_memory);
         }
         done()

@@ -41,6 +41,7 @@ pub struct Transaction {
     used: BTreeMap<Path, Used>,
     changes: Vec<Change>,
     bytes: usize,
+    doomed: bool,
 }
 
 impl Transaction {
@@ -55,7 +56,18 @@ impl Transaction {
             used: BTreeMap::new(),
             changes: Vec::new(),
             bytes: 0,
+            doomed: false,
         }
+    }
+
+    /// The same, whose end is a conflict whatever happens.
+    pub fn doomed(self) -> Self {
+        Self { doomed: true, ..self }
+    }
+
+    /// What it has changed.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
     /// What the transaction sees.
@@ -125,12 +137,13 @@ impl Transaction {
 
     /// Ends it: what is to be done to the store, or a conflict.
     pub fn finish(self, live: &Tree) -> Result<Vec<Change>, StoreError> {
-        let conflict = !self.changes.is_empty()
-            && !live.is_same(&self.base)
-            && self
-                .used
-                .iter()
-                .any(|(path, used)| has_changed(&self.base, live, path, *used));
+        let conflict = self.doomed
+            || !self.changes.is_empty()
+                && !live.is_same(&self.base)
+                && self
+                    .used
+                    .iter()
+                    .any(|(path, used)| has_changed(&self.base, live, path, *used));
         if conflict {
             Err(StoreError::Conflict)
         } else {

@@ -7,7 +7,7 @@
 
 use alloc::collections::BTreeMap;
 
-use super::{Replaced, StoreError, Transaction, Tree};
+use super::{Change, Replaced, StoreError, Transaction, Tree};
 use crate::DomainId;
 
 /// A transaction by its domain and the id that the domain knows.
@@ -50,20 +50,24 @@ impl Transactions {
         }
     }
 
-    /// There was one of that id in a former life, of which nothing is left: whoever uses it meets a conflict.
-    pub fn lost(&mut self, key: Key) {
+    /// There was one of that id in a former life, which cannot be told what has changed meanwhile: it goes on, and its end is a conflict.
+    pub fn doomed(&mut self, key: Key, live: &mut Tree) {
         self.last_id = self.last_id.max(key.1);
+        self.last_epoch += 1;
         let open = Open {
-            epoch: 0,
+            epoch: self.last_epoch,
             pinned: Replaced::new(),
-            transaction: None,
+            transaction: Some(Transaction::begin(live, self.last_epoch).doomed()),
         };
         self.open.insert(key, open);
     }
 
-    /// Their ids.
-    pub fn keys(&self) -> impl Iterator<Item = Key> {
-        self.open.keys().copied()
+    /// All that are under way, and what each has changed.
+    pub fn all(&self) -> impl Iterator<Item = (Key, &[Change])> {
+        self.open.iter().map(|(key, open)| {
+            let changes = open.transaction.as_ref().map_or(&[][..], Transaction::changes);
+            (*key, changes)
+        })
     }
 
     /// Whether there is one of that id.

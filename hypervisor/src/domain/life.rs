@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String};
 
 use xen_abi::{sched, vcpu::RUNSTATE_offline, xen::VIRQ_DOM_EXC};
 
-use super::{Domain, DomainId, State, VcpuId, VcpuStatus, crash};
+use super::{Domain, DomainId, State, VcpuId, VcpuStatus, crash, revival};
 use crate::{
     Hypervisor, event, grant, hypercall,
     memory::{P2m, PageKind},
@@ -66,9 +66,7 @@ fn stop(hv: &mut Hypervisor, culprit: VcpuId, reason: u32, cause: Option<String>
         reason => log::error!("{name} stopped with reason {reason}"),
     }
     if control {
-        log::error!(
-            "{name} was the control domain: nobody starts, restarts or serves the store of domains any more"
-        );
+        revival::control_stopped(hv, id, reason, now);
     }
     event::raise_global_virq(hv, VIRQ_DOM_EXC);
 }

@@ -12,6 +12,7 @@ pub mod images;
 pub mod keep;
 pub mod layout;
 pub mod life;
+pub mod revival;
 pub mod suspend;
 mod table;
 mod vcpu;
