@@ -29,4 +29,5 @@ soak rounds="100":
     ATOLL_MODELS=deep cargo test --release --package hypervisor --lib models
     ATOLL_ROUNDS={{rounds}} cargo test --package tests --test restart
     ATOLL_KILLS={{rounds}} cargo test --package tests --test kill_disk -- --test-threads 1
+    ATOLL_KILLS={{rounds}} cargo test --package tests --test kill_net --test kill_console --test kill_control -- --test-threads 1
     ATOLL_TOGGLES={{rounds}} ATOLL_LOAD=5 cargo test --package tests --test load -- --include-ignored --test-threads 1
