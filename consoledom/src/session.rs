@@ -170,7 +170,7 @@ impl Session {
         Some(place)
     }
 
-    /// Goes on where a predecessor ended, without a word: with what domains had printed until then, and at the same place.
+    /// Goes on where a predecessor ended: with what domains had printed until then, and at the same place.
     pub fn resume(&mut self, place: Place, printed: BTreeMap<u16, Vec<u8>>) {
         for (domain, bytes) in printed {
             self.printed(domain, &bytes);
@@ -186,8 +186,24 @@ impl Session {
             Place { attached: 0, .. } => Focus::Waiting,
             Place { attached, .. } => Focus::Attached(attached),
         };
-        if self.focus == Focus::Shell {
-            self.prompt();
+        match self.focus {
+            Focus::Shell => self.prompt(),
+            Focus::Attached(domain) => self.show_place(domain),
+            _ => {}
+        }
+    }
+
+    /// What was on its way to the terminal is lost: says whose console this is, and shows the line at which that is.
+    fn show_place(&mut self, domain: u16) {
+        let name = self.names.iter().find(|(_, id)| **id == domain);
+        let name = name.map_or("?", |(name, _)| name);
+        let text = format!("\n[console of {name} goes on; leave with Ctrl-]]\n");
+        self.terminal.write_text(text.as_bytes());
+        if let Some(scrollback) = self.consoles.get(&domain) {
+            let (first, second) = scrollback.contents();
+            let printed = [first, second].concat();
+            let line = printed.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+            self.terminal.write_text(line);
         }
     }
 
@@ -492,10 +508,15 @@ mod tests {
         );
         let place = next.session.place(7).unwrap();
         let mut last = Bench {
-            session: Session::new(BTreeMap::new()),
+            session: Session::new([("linux".into(), 5)].into()),
             fake: Fake::default(),
         };
-        last.session.resume(place, BTreeMap::new());
+        last.session
+            .resume(place, [(5, b"hello\nlogin: ".to_vec())].into());
+        assert_eq!(
+            last.screen(),
+            "\n[console of linux goes on; leave with Ctrl-]]\nlogin: "
+        );
         last.types("me");
         last.session.printed(5, b"me");
         assert_eq!(
