@@ -43,8 +43,9 @@ fn run(system: System) -> Result<Infallible, Failure> {
     }
     let look = if interrupts { LOOK_AFTER } else { LOOK_OFTEN };
 
-    let backend =
-        BlockBackend::new(disks, system.events.clone(), system.grants.clone(), clock).with_keep(&system.keep);
+    let backend = BlockBackend::new(disks, system.events.clone(), system.grants.clone(), clock)
+        .with_keep(&system.keep)
+        .refusing(system.option("resume") == Some("no"));
     let store = system.store()?;
     let mut bus = BackendBus::start(store.clone(), backend)?;
     let mut polling = system.polling();

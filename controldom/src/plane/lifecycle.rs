@@ -49,6 +49,8 @@ impl<H: Hypervisor> ControlPlane<H> {
     }
 
     fn try_start(&mut self, index: usize) -> Result<(), String> {
+        self.forget_wishes(index)
+            .map_err(|error| format!("what the backends of a domain want: {error}"))?;
         let now = self.hypervisor.now();
         let member = &mut self.members[index];
         let (id, name) = (member.plan.id, &member.plan.name);

@@ -32,6 +32,8 @@ use crate::{
     layout::{Plan, READY, REQUEST},
     store::{Path, Quota, Store, StoreError},
 };
+use unikernel_rt::xenbus::RECONNECT;
+
 use member::Member;
 use operator::GoingDown;
 
@@ -70,6 +72,9 @@ impl<H: Hypervisor> ControlPlane<H> {
         }
         plan.populate(&mut store)?;
         store.watch(&Path::absolute(REQUEST)?, b"operator")?;
+        for device in plan.domains.iter().flat_map(|domain| &domain.devices) {
+            store.watch(&device.backend.child(RECONNECT)?, reconnect::TOKEN)?;
+        }
         Ok(Self::with_store(plan, store, hypervisor))
     }
 
@@ -190,7 +195,11 @@ impl<H: Hypervisor> ControlPlane<H> {
             }
             for notification in notifications {
                 if notification.domain == self.control {
-                    self.follow_operator();
+                    if &*notification.token == reconnect::TOKEN {
+                        self.follow_backend(&notification.path);
+                    } else {
+                        self.follow_operator();
+                    }
                     continue;
                 }
                 let member = self

@@ -1,4 +1,5 @@
-//! `reconnect NAME`: a guest connects all its devices anew, without an end of its own. For guests whose backends could not take their rings over.
+//! A guest connects all its devices anew, without an end of its own: the operator wants it (`reconnect NAME`), or a backend could not take its rings over and says so (the node
+//! `reconnect` of the device).
 //!
 //! A guest that says so (`control/feature-suspend`, as Linux does) is asked to suspend itself. Once it has, its backends close its devices, their nodes are made as new, and
 //! it goes on as if it had come to another machine: its own resume path connects everything again, and issues anew what was under way.
@@ -6,18 +7,98 @@
 use alloc::{
     format,
     string::{String, ToString},
+    vec::Vec,
 };
 
+use unikernel_rt::xenbus::RECONNECT;
 use xen_abi::atoll::DOMAIN_STATE_RUNNING;
 
 use super::{ControlPlane, Hypervisor, Phase, RequestError, lifecycle::rings, operator::GUEST_GRACE};
 use crate::{
     connection::Connection,
-    layout::{put_all, ring_nodes},
+    layout::{DeviceNodes, put_all, ring_nodes},
     store::StoreError,
 };
 
+/// The token of the watches on what backends say.
+pub(super) const TOKEN: &[u8] = b"reconnect";
+
 impl<H: Hypervisor> ControlPlane<H> {
+    /// A backend may want a frontend to connect anew. One that cannot is told that its device closes.
+    pub(super) fn follow_backend(&mut self, path: &str) {
+        if self.read(path) != Some(b"1") {
+            return;
+        }
+        let of_path = |device: &DeviceNodes| device.backend.child(RECONNECT).is_ok_and(|node| *node == *path);
+        let Some(index) = self
+            .members
+            .iter()
+            .position(|member| member.plan.devices.iter().any(of_path))
+        else {
+            return;
+        };
+        let name = self.members[index].plan.name.clone();
+        match self.ask_to_suspend(index) {
+            Ok(()) => log::warn!("{name} is asked to connect its devices anew; {path} says why beside"),
+            Err(error) => {
+                log::error!("{name} cannot connect its devices anew: {error}");
+                self.close_lost(index);
+            }
+        }
+    }
+
+    /// Tells a guest that those of its devices close whose backends wanted it to connect anew.
+    fn close_lost(&mut self, index: usize) {
+        let member = &self.members[index];
+        let name = &member.plan.name;
+        let wishes = |device: &&DeviceNodes| {
+            let node = device.backend.child(RECONNECT).ok();
+            node.and_then(|node| self.store.read(&node)) == Some(b"1")
+        };
+        let lost = member.plan.devices.iter().filter(wishes);
+        let states: Vec<_> = lost
+            .filter_map(|device| device.backend.child("state").ok())
+            .collect();
+        for state in states {
+            log::error!("{name} loses the device of {state}");
+            if let Err(error) = self.store.write(&state, b"5") {
+                log::error!("{state}: {error}");
+            }
+        }
+    }
+
+    fn ask_to_suspend(&mut self, index: usize) -> Result<(), RequestError> {
+        let member = &self.members[index];
+        let name = &member.plan.name;
+        if !member.plan.is_guest {
+            return Err(RequestError::NoGuest(name.clone()));
+        }
+        if !matches!(member.phase, Phase::Running { .. }) || member.rebuild_by.is_some() {
+            return Err(RequestError::NotRunning(name.clone()));
+        }
+        let feature = format!("/local/domain/{}/control/feature-suspend", member.plan.id);
+        if self.read(&feature) != Some(b"1") {
+            return Err(RequestError::NoSuspend(name.clone()));
+        }
+        if member.suspends_by.is_none() {
+            self.members[index].suspends_by = Some(self.hypervisor.now() + GUEST_GRACE);
+            self.ask_guest(index, "suspend");
+        }
+        Ok(())
+    }
+
+    /// Frontends that begin anew need not be asked to.
+    pub(super) fn forget_wishes(&mut self, index: usize) -> Result<(), StoreError> {
+        let store = &mut self.store;
+        self.members[index].plan.devices.iter().try_for_each(|device| {
+            let node = device.backend.child(RECONNECT)?;
+            if store.tree().get(&node).is_some() {
+                store.remove(&node)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Asks a guest to suspend itself. The answer comes when it goes on.
     pub(super) fn reconnect(&mut self, sequence: u64, name: &str) -> Result<Option<String>, RequestError> {
         if self.going_down.is_some() {
@@ -26,31 +107,19 @@ impl<H: Hypervisor> ControlPlane<H> {
         let Some(index) = self.members.iter().position(|member| member.plan.name == name) else {
             return Err(self.no_member(name));
         };
-        let member = &self.members[index];
-        if !member.plan.is_guest {
-            return Err(RequestError::NoGuest(name.into()));
-        }
-        if !matches!(member.phase, Phase::Running { .. }) || member.rebuild_by.is_some() {
-            return Err(RequestError::NotRunning(name.into()));
-        }
-        let feature = format!("/local/domain/{}/control/feature-suspend", member.plan.id);
-        if self.read(&feature) != Some(b"1") {
-            return Err(RequestError::NoSuspend(name.into()));
-        }
-        let until = self.hypervisor.now() + GUEST_GRACE;
-        let member = &mut self.members[index];
-        (member.suspends_by, member.answers) = (Some(until), Some(sequence));
-        self.ask_guest(index, "suspend");
+        self.ask_to_suspend(index)?;
+        self.members[index].answers = Some(sequence);
         Ok(None)
     }
 
-    /// Its time to follow is over.
+    /// Its time to follow is over. What its backends cannot serve any more closes.
     pub(super) fn does_not_suspend(&mut self, index: usize) {
         let member = &mut self.members[index];
         member.suspends_by = None;
         let said = format!("{} did not suspend itself in time, and runs on", member.plan.name);
         log::warn!("{said}");
-        if let Some(sequence) = member.answers.take() {
+        self.close_lost(index);
+        if let Some(sequence) = self.members[index].answers.take() {
             self.answer(sequence, Err(said));
         }
     }
@@ -81,6 +150,8 @@ impl<H: Hypervisor> ControlPlane<H> {
 
     fn try_resume(&mut self, index: usize) -> Result<(), String> {
         let now = self.hypervisor.now();
+        self.forget_wishes(index)
+            .map_err(|error| format!("what its backends want: {error}"))?;
         let member = &mut self.members[index];
         let id = member.plan.id;
         let store = &mut self.store;

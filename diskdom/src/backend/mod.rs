@@ -57,6 +57,8 @@ pub struct BlockBackend {
     completions: Vec<Completion>,
     /// What predecessors were about to answer, and what we are.
     answers: AnswersPool,
+    /// Rings of predecessors are not taken over.
+    refuses: bool,
 }
 
 impl BlockBackend {
@@ -71,6 +73,7 @@ impl BlockBackend {
             turns: 0,
             completions: Vec::new(),
             answers: AnswersPool::default(),
+            refuses: false,
         }
     }
 
@@ -80,6 +83,11 @@ impl BlockBackend {
             answers: AnswersPool::open(keep),
             ..self
         }
+    }
+
+    /// The same, but that it takes no rings over: every frontend has to connect anew. For trying that out.
+    pub fn refusing(self, refuses: bool) -> Self {
+        Self { refuses, ..self }
     }
 
     /// The volume that the toolstack wants served as a device.
@@ -112,6 +120,9 @@ impl Backend for BlockBackend {
     }
 
     fn connect(&mut self, device: &Device, attach: Attach) -> Result<Connection, DeviceError> {
+        if attach == Attach::Resume && self.refuses {
+            return Err(DeviceError::other("this domain was told to take no rings over"));
+        }
         let volume = self.volume(device)?;
         let number = self.next_number;
         // The last number would make a tag that disks use for themselves.

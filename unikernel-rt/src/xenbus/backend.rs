@@ -52,7 +52,12 @@ struct Entry<C> {
     connection: Option<C>,
     /// Features are published.
     published: bool,
+    /// A predecessor's rings could not be taken over: the frontend has to begin anew before it can be connected.
+    lost: bool,
 }
+
+/// The node below a device's own directory that asks the control domain to have the frontend connect anew.
+pub const RECONNECT: &str = "reconnect";
 
 /// Watch events that one call of [`BackendBus::handle_events`] handles.
 const EVENTS_A_TURN: usize = 16;
@@ -223,6 +228,7 @@ impl<B: Backend> BackendBus<B> {
             state,
             connection: None,
             published: false,
+            lost: false,
         };
         if state == State::Connected {
             // If the frontend left while nobody was here, `advance` does what follows from that.
@@ -247,11 +253,12 @@ impl<B: Backend> BackendBus<B> {
         };
         match entry.device.peer_state()? {
             State::Initialising | State::InitWait => {
+                entry.lost = false;
                 disconnect(&mut self.backend, entry);
                 offer(&mut self.backend, entry)?;
             }
             State::Initialised | State::Connected => {
-                if entry.connection.is_none() && !matches!(entry.state, State::Closing) {
+                if entry.connection.is_none() && !entry.lost && !matches!(entry.state, State::Closing) {
                     connect(&mut self.backend, entry)?;
                 }
             }
@@ -346,8 +353,10 @@ fn resume<B: Backend>(backend: &mut B, entry: &mut Entry<B::Connection>) -> Resu
             Ok(())
         }
         Err(error) => {
+            // A frontend that saw us closing would give its device up. One that suspends itself connects anew, and the control domain knows whether it can.
             entry.device.report(&error);
-            set_state(entry, State::Closing)
+            entry.lost = true;
+            entry.device.write(RECONNECT, 1)
         }
     }
 }

@@ -11,7 +11,7 @@ mod statistics;
 
 use core::fmt;
 
-pub use backend::{Attach, Backend, BackendBus};
+pub use backend::{Attach, Backend, BackendBus, RECONNECT};
 pub use device::{Device, DeviceError, DeviceId};
 pub use frontend::{Frontend, FrontendDevice};
 pub use statistics::{Numbers, Statistics};

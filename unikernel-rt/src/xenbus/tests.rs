@@ -148,10 +148,20 @@ fn a_frontend_that_left_meanwhile_begins_anew() {
 }
 
 #[test]
-fn rings_that_are_gone_end_the_connection_and_not_the_domain() {
-    let bench = Bench::start(layout("4", "4"));
-    assert_eq!(bench.state(), "5");
+fn rings_that_cannot_be_taken_over_are_told_to_the_control_domain_alone() {
+    let mut bench = Bench::start(layout("4", "4"));
+    // Closing would end the frontend's device.
+    assert_eq!(bench.state(), "4");
     assert!(bench.store.get(&format!("{OWN}/error")).contains("ENOENT"));
+    assert_eq!(bench.store.get(&format!("{OWN}/reconnect")), "1");
+    // Nothing is connected before the frontend has begun anew.
+    bench.peer(&[("ring-ref", "8"), ("event-channel", "9"), ("state", "4")]);
+    assert_eq!(bench.take_log(), ["connect Resume"]);
+    bench.peer(&[("state", "1")]);
+    assert_eq!(bench.state(), "2");
+    bench.peer(&[("state", "3")]);
+    assert_eq!(bench.state(), "4");
+    assert_eq!(bench.take_log(), ["publish 51712", "connect Fresh"]);
 }
 
 #[test]

@@ -128,6 +128,34 @@ fn a_guest_connects_its_devices_anew() {
 }
 
 #[test]
+fn a_backend_has_a_guest_connect_anew() {
+    let mut bench = bench();
+    let wish = "/local/domain/3/backend/vbd/4/51712/reconnect";
+    let state = "/local/domain/3/backend/vbd/4/51712/state";
+    bench.write("/local/domain/4/control/feature-suspend", "1");
+    bench.write(wish, "1");
+    bench.settle();
+    assert_eq!(bench.read(SHUTDOWN_NODE).unwrap(), "suspend");
+    bench.end(GUEST, SHUTDOWN_suspend);
+    bench.pass(Duration::from_secs(3));
+    assert_eq!(bench.world.take_calls(), ["resume 4"]);
+    assert_eq!((bench.read(wish), bench.read(state).unwrap()), (None, "4".into()));
+    // One that does not is told that its device closes.
+    bench.write(wish, "1");
+    bench.settle();
+    assert_eq!(bench.read(state).unwrap(), "4");
+    bench.pass(GUEST_GRACE + Duration::from_secs(1));
+    assert_eq!(bench.read(state).unwrap(), "5");
+    // So is one that cannot.
+    bench.write(wish, "0");
+    bench.write(state, "4");
+    bench.write("/local/domain/4/control/feature-suspend", "0");
+    bench.write(wish, "1");
+    bench.settle();
+    assert_eq!(bench.read(state).unwrap(), "5");
+}
+
+#[test]
 fn faults_happen_where_the_appliance_allows_it() {
     let mut bench = bench();
     for (request, reply, calls) in [
