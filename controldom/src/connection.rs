@@ -9,6 +9,7 @@ use alloc::{
     string::String,
     vec::Vec,
 };
+use core::sync::atomic::{Ordering, fence};
 use unikernel_rt::ring::{RingError, bytes::ByteChannel};
 use xen_abi::io::xs_wire::{
     XENSTORE_CONNECTED, XENSTORE_ERROR_COMM, XENSTORE_ERROR_NONE, XENSTORE_ERROR_PROTO,
@@ -261,8 +262,9 @@ impl<L: Link> Connection<L> {
         });
     }
 
-    /// Takes what was read off the ring, puts as much as there is room for into it, and tells the domain if anything has changed. By now the journal knows.
-    pub fn flush(&mut self, store: &mut Store) {
+    /// Takes what was read off the ring, puts as much as there is room for into it, and tells the domain if anything has changed. By now the journal knows. Answers whether
+    /// there is more to read at once: a domain that puts a request behind one that is not taken yet says nothing of it, for it will be seen (Linux does so).
+    pub fn flush(&mut self, store: &mut Store) -> bool {
         let untaken = core::mem::take(&mut self.untaken);
         if untaken > 0
             && let Err(fault) = self.link.ring().take(untaken)
@@ -277,6 +279,11 @@ impl<L: Link> Connection<L> {
         if core::mem::take(&mut self.must_notify) {
             self.link.notify();
         }
+        // What we took has to be visible before we look, as what the domain put is before it looks whether we took all.
+        fence(Ordering::SeqCst);
+        !self.closed
+            && self.reply_bytes < BACKLOG_MAX
+            && self.link.ring().readable().is_ok_and(|bytes| bytes > 0)
     }
 
     fn write_outgoing(&mut self) -> Result<(), Fault> {

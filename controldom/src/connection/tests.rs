@@ -116,6 +116,24 @@ fn carries_messages_longer_than_the_ring() {
 }
 
 #[test]
+fn a_request_that_comes_before_the_last_one_is_taken_is_seen_without_a_word() {
+    let Pair {
+        mut store,
+        mut connection,
+        client,
+        ..
+    } = pair();
+    let request = encode(XS_DIRECTORY, 1, 0, b"/\0");
+    client.write(&request).unwrap();
+    assert!(!connection.serve(&mut store));
+    // On another processor, before the journal is written: the first request is still in the ring, so nobody is told of the second.
+    client.write(&request).unwrap();
+    assert!(connection.flush(&mut store));
+    assert!(!connection.serve(&mut store));
+    assert!(!connection.flush(&mut store));
+}
+
+#[test]
 fn a_turn_is_bounded() {
     let mut pair = pair();
     let request = encode(XS_READ, 1, 0, b"data\0");

@@ -124,8 +124,8 @@ impl<H: Hypervisor> ControlPlane<H> {
         let more = self.serve();
         self.advance_all();
         self.continue_going_down();
-        self.deliver();
-        if started || more {
+        let arrived = self.deliver();
+        if started || more || arrived {
             Next::Now
         } else {
             self.deadline().map_or(Next::Event, Next::At)
@@ -174,15 +174,17 @@ impl<H: Hypervisor> ControlPlane<H> {
         more
     }
 
-    /// Puts everything that waits into the rings.
-    fn deliver(&mut self) {
+    /// Puts everything that waits into the rings. Answers whether requests have come meanwhile.
+    fn deliver(&mut self) -> bool {
         self.route();
         self.commit();
+        let mut arrived = false;
         for member in &mut self.members {
             if let Some(connection) = &mut member.connection {
-                connection.flush(&mut self.store);
+                arrived |= connection.flush(&mut self.store);
             }
         }
+        arrived
     }
 
     /// Hands watch events to their connections, and those of the control domain to the plane itself.
