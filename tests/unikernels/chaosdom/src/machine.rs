@@ -180,6 +180,7 @@ chaos_fault:
     ud2
     .globl chaos_ignore
 chaos_ignore:
+    mov qword ptr [rsp + 32], 0   /* what the stack segment was is no data segment any more */
     iretq
     .popsection
     "#,

@@ -79,6 +79,8 @@ impl Tally {
             violations,
             ..
         } = self;
+        // What an operation began of a line ends before.
+        log::info!("");
         log::info!(
             "{what} done={done} accepted={accepted} refused={refused} violations={violations} seed={seed}"
         );

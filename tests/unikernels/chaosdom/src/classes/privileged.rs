@@ -60,7 +60,14 @@ fn ask(chaos: &mut Chaos<'_>, other: u16) -> (u64, u64) {
                     ..Default::default()
                 },
             );
-            atoll(random.one_of(&[ATOLLOP_DOMAIN_START, ATOLLOP_DOMAIN_DESTROY]))
+            atoll(random.one_of(&[
+                ATOLLOP_DOMAIN_START,
+                ATOLLOP_DOMAIN_DESTROY,
+                ATOLLOP_DOMAIN_RESUME,
+                ATOLLOP_KEEP_REGION,
+                ATOLLOP_INJECT_FAULT,
+                ATOLLOP_CRASH_READ,
+            ]))
         }
         4 => {
             let request = DomainMemory {
