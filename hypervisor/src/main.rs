@@ -50,6 +50,7 @@ fn start(magic: u32, information: u32) -> Result<hypervisor::Hypervisor, alloc::
     let backend =
         virt::enable(&memory, &mut frames, machine.online.len()).map_err(|error| error.to_string())?;
     log::info!("guests run by {}", backend.name());
+    let iommu = hypervisor::iommu::start::start(&machine, memory, &mut frames);
     Ok(Hypervisor::new(
         machine,
         manifest,
@@ -57,5 +58,6 @@ fn start(magic: u32, information: u32) -> Result<hypervisor::Hypervisor, alloc::
         memory,
         frames,
         backend,
+        iommu,
     ))
 }

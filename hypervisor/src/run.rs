@@ -17,6 +17,7 @@ use crate::{
     event,
     figures::{self, Phase, Watch},
     hypercall::{self, Outcome},
+    iommu,
     lock::{Guard, Lock, Waiting},
     platform,
     platform::time,
@@ -185,6 +186,10 @@ fn start_whole(hv: &mut Hypervisor, id: DomainId) -> bool {
 /// Hands what has arrived at the processor to whom it is for.
 fn take_interrupts(hv: &mut Hypervisor, processor: usize) {
     while let Some(vector) = platform::interrupts::take_pending() {
+        if hv.iommu.fault_vector() == Some(vector) {
+            iommu::confine::report(hv);
+            continue;
+        }
         event::raise_interrupt(hv, processor, vector);
     }
     if platform::interrupts::take_non_maskable() {

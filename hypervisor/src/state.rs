@@ -13,6 +13,7 @@ use crate::{
     event::Vectors,
     figures::{Account, Phase},
     grant::HeldFrames,
+    iommu::Iommu,
     memory::{DirectMap, FrameAllocator, walk::Walks},
     platform::{Machine, time},
     processors::Processor,
@@ -44,6 +45,8 @@ pub struct Hypervisor {
     pub scheduler: Scheduler,
     /// Which domain's physical interrupt arrives on which vector.
     pub vectors: Vectors,
+    /// What confines devices.
+    pub iommu: Iommu,
     /// Functions of destroyed domains that are being reset.
     pub resets: devices::Resets,
     /// Frames of destroyed domains that others still have mapped.
@@ -73,13 +76,17 @@ impl Hypervisor {
         memory: DirectMap,
         frames: FrameAllocator,
         backend: Box<dyn Backend>,
+        iommu: Iommu,
     ) -> Self {
         let candidates: Vec<devices::Candidate> = machine.pci.iter().map(devices::Candidate::from).collect();
-        let (assignments, messages) = devices::assign(&manifest, &candidates, manifest.allow_unconfined_dma);
+        let confined = iommu.shape().is_some();
+        let (assignments, messages) =
+            devices::assign(&manifest, &candidates, confined || manifest.allow_unconfined_dma);
         messages.iter().for_each(|message| log::warn!("{message}"));
-        if assignments
-            .iter()
-            .any(|assignment| !assignment.functions.is_empty())
+        if !confined
+            && assignments
+                .iter()
+                .any(|assignment| !assignment.functions.is_empty())
         {
             log::warn!(
                 "no IOMMU is in use: the manifest accepts that devices of driver domains can reach all memory"
@@ -93,8 +100,13 @@ impl Hypervisor {
                     .iter()
                     .filter_map(|address| machine.pci_function(*address))
                     .map(|function| devices::view(function, &machine.pci, &assignment.functions));
+                let reserved = assignment
+                    .functions
+                    .iter()
+                    .flat_map(|address| crate::iommu::start::reserved(&machine, *address));
                 Domain {
                     functions: functions.collect(),
+                    reserved: reserved.collect(),
                     interrupts: assignment
                         .lines
                         .iter()
@@ -134,6 +146,7 @@ impl Hypervisor {
             frames,
             scheduler,
             vectors: Vectors::default(),
+            iommu,
             resets: devices::Resets::default(),
             held: HeldFrames::default(),
             timers: Timers::new(processors.len()),

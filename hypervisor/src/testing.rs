@@ -202,6 +202,7 @@ pub fn hypervisor_on(processors: u32, specs: Vec<manifest::Domain>) -> Hyperviso
         memory,
         frames,
         backend,
+        Default::default(),
     );
     let ids: Vec<DomainId> = hv.domains.keys().copied().collect();
     for id in ids {
@@ -255,6 +256,7 @@ pub fn build(hv: &mut Hypervisor, id: DomainId) {
         parameters: [0; PARAMETERS],
         vcpus,
         contiguous_base: None,
+        io: None,
         pages,
         target: pages,
         processor_pages: 0,

@@ -52,7 +52,8 @@ impl Body {
     /// Pages that the hypervisor holds for the domain: tables of its second stage, its grant table, its shared-info page, what its vCPUs need.
     pub fn overhead_pages(&self) -> u64 {
         let grants = [Part::Entries, Part::Status].map(|part| self.grants.frames(part).len() as u64);
-        self.p2m.table_pages() + grants.iter().sum::<u64>() + 1 + self.processor_pages
+        let io = self.io.as_ref().map_or(0, |io| io.table_pages());
+        self.p2m.table_pages() + io + grants.iter().sum::<u64>() + 1 + self.processor_pages
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     errno::Errno,
     event, grant,
     guest::{acpi, cpuid, pci::PciView, pvh},
+    iommu::confine,
     memory::{Frame, GuestAddress, Mapping, OutOfMemory, P2m, PAGE_SIZE, PageKind},
     platform::time,
     virt::VirtualCpu,
@@ -90,6 +91,8 @@ enum Failure {
     Registers(u64, u64),
     #[error("the hypervisor is short of memory for its tables")]
     Tables,
+    #[error(transparent)]
+    Confine(#[from] confine::ConfineError),
     #[error("its {0} could not be prepared: {1}")]
     Prepare(&'static str, Errno),
 }
@@ -250,7 +253,7 @@ fn lay_out(hv: &mut Hypervisor, id: DomainId) -> Result<Memory, Failure> {
     if hv.frames.free_pages() < pages + pages / LARGE_PAGE + 64 {
         return Err(Failure::Memory(mebibytes, hv.frames.free_pages() >> 8));
     }
-    let contiguous = !domain.devices.is_empty();
+    let contiguous = !domain.devices.is_empty() && hv.iommu.shape().is_none();
     let mut p2m = P2m::new(&hv.memory, &mut hv.frames)?;
     if hv.machine.features.gigabyte_pages {
         p2m.allow_giant_pages();
@@ -332,6 +335,7 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
         parameters: [0; PARAMETERS],
         vcpus,
         contiguous_base: memory.contiguous_base,
+        io: None,
         pages: memory.pages,
         target: domain.spec.memory / PAGE_SIZE,
         processor_pages,
@@ -347,7 +351,10 @@ fn finish(hv: &mut Hypervisor, id: DomainId, mut memory: Memory) -> Result<(), F
     domain.started = now;
     domain.failure = None;
     domain.state = State::Running;
-    if let Err(failure) = connect(hv, id) {
+    let prepared = confine::confine(hv, id)
+        .map_err(Failure::from)
+        .and_then(|()| connect(hv, id));
+    if let Err(failure) = prepared {
         super::life::destroy_domain(hv, id);
         return Err(failure);
     }

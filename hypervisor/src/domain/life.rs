@@ -7,6 +7,7 @@ use xen_abi::{sched, vcpu::RUNSTATE_offline, xen::VIRQ_DOM_EXC};
 use super::{Domain, DomainId, State, VcpuId, VcpuStatus, crash, revival};
 use crate::{
     Hypervisor, event, grant, hypercall,
+    iommu::confine,
     memory::{P2m, PageKind},
     platform::time,
 };
@@ -161,6 +162,8 @@ fn unwind(hv: &mut Hypervisor, id: DomainId) {
         // No device may write to memory that is about to be somebody else's.
         hv.resets.take_back(&hv.machine, function, thorough, now);
     }
+    // Its tables are emptied and what was under way is over before any page has another use.
+    confine::release(hv, id);
     event::unbind_all(hv, id);
     grant::release_all(hv, id);
     let Some(domain) = hv.domain_mut(id) else { return };

@@ -29,6 +29,7 @@ use crate::{
     event::EventChannels,
     grant::GrantTable,
     guest::{cpuid::Policy, pci},
+    iommu::IoTables,
     memory::{Frame, MachineAddress, P2m},
     platform::pci::PciAddress,
 };
@@ -69,6 +70,10 @@ pub struct Domain {
     pub interrupts: Vec<u32>,
     /// The functions of `devices`, with what the domain sees and reaches of them.
     pub functions: Vec<pci::Function>,
+    /// Memory that firmware wants its devices to reach: first address and bytes.
+    pub reserved: Vec<(MachineAddress, u64)>,
+    /// Accesses of its devices that an IOMMU has refused, in all its lives.
+    pub refused_accesses: u64,
     /// The reason of the last failure to build, for the operator.
     pub failure: Option<String>,
     /// What it hands from one life to the next.
@@ -96,6 +101,8 @@ impl Domain {
             ports: Vec::new(),
             interrupts: Vec::new(),
             functions: Vec::new(),
+            reserved: Vec::new(),
+            refused_accesses: 0,
             failure: None,
             keep: keep::Keep::default(),
             crashes: Default::default(),
@@ -138,8 +145,10 @@ pub struct Body {
     pub parameters: [u64; PARAMETERS],
     /// Its vCPUs, by index.
     pub vcpus: Vec<Vcpu>,
-    /// Machine address of guest-physical 0 where the memory is contiguous (domains with devices); the offset of `ATOLLOP_DMA_WINDOW`.
+    /// Machine address of guest-physical 0 where the memory is contiguous (domains with devices that no IOMMU confines); the offset of `ATOLLOP_DMA_WINDOW`.
     pub contiguous_base: Option<MachineAddress>,
+    /// What its devices reach, where an IOMMU confines them.
+    pub io: Option<IoTables>,
     /// Frames that are its memory.
     pub pages: u64,
     /// How many it may have, beside its two rings.
@@ -165,6 +174,11 @@ pub struct Body {
 }
 
 impl Body {
+    /// Whether its memory stays as it is because its devices use it.
+    pub fn is_fixed(&self) -> bool {
+        self.contiguous_base.is_some() || self.io.is_some()
+    }
+
     /// How long it has lived by `now`, in nanoseconds, as watchdogs count it: time in which one of its vCPUs waited for a processor is no life.
     pub fn life(&self, now: u64) -> u64 {
         let waited = |vcpu: &Vcpu| vcpu.runstate.totals(now)[RUNSTATE_runnable as usize];

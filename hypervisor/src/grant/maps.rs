@@ -20,8 +20,8 @@ pub struct Map {
     pub write: bool,
     /// Where the domain's processors see it.
     pub at: Option<GuestAddress>,
-    /// Its devices may use it.
-    pub device: bool,
+    /// Where its devices reach it, if they may.
+    pub device: Option<u64>,
     /// The granter has gone since; the page is held for the map's sake.
     pub orphan: bool,
 }
@@ -124,7 +124,7 @@ mod tests {
             frame: Frame(7),
             write: true,
             at: None,
-            device: false,
+            device: None,
             orphan: false,
         };
         let mut maps = Maps::default();

@@ -27,6 +27,7 @@ use crate::{
     Hypervisor,
     domain::{Body, DomainId},
     errno::Errno,
+    iommu::confine,
     memory::{Frame, GuestAddress, Mapping, PageKind},
     platform::heap,
 };
@@ -84,6 +85,10 @@ pub fn map(
     if !body.grants.maps.has_room() || !heap::has_reserve() {
         return Err(GNTST_no_space);
     }
+    // Confined devices reach a page where their domain sees it.
+    if device && !host && body.io.is_some() {
+        return Err(GNTST_bad_virt_addr);
+    }
     let at = if host {
         Some(free_place(hv, body, at)?)
     } else {
@@ -100,6 +105,12 @@ pub fn map(
     let frame = body.grants.acquire(&memory, &body.p2m, reference, wanted)?.frame;
     body.grants.pin(frame);
 
+    let confined = hv.body(mapper).is_some_and(|body| body.io.is_some());
+    let device_address = match at {
+        _ if !device => None,
+        Some(at) if confined => Some(at.0),
+        _ => Some(frame.address().0),
+    };
     let handle = place(
         hv,
         mapper,
@@ -109,18 +120,17 @@ pub fn map(
             frame,
             write,
             at,
-            device,
+            device: device_address,
             orphan: false,
         },
     );
     if handle.is_none() {
         let_go(hv, granter, reference, frame, write);
     }
-    let device_address = if device { frame.address().0 } else { 0 };
     handle
         .map(|handle| Mapped {
             handle,
-            device_address,
+            device_address: device_address.unwrap_or(0),
         })
         .ok_or(GNTST_no_space)
 }
@@ -155,7 +165,31 @@ fn place(hv: &mut Hypervisor, mapper: DomainId, map: Map) -> Option<u32> {
         }
     }
     body.counts.grant_maps += 1;
+    if let (Some(device), true) = (map.device, body.io.is_some()) {
+        let at = GuestAddress(device);
+        if confine::map_grant(hv, mapper, at, map.frame, map.write).is_err() {
+            let body = hv.body_mut(mapper)?;
+            body.grants.maps.remove(handle);
+            if let Some(at) = map.at {
+                take_from_p2m(hv, mapper, at);
+            }
+            return None;
+        }
+    }
     Some(handle)
+}
+
+/// Takes a page that was just mapped away again.
+fn take_from_p2m(hv: &mut Hypervisor, mapper: DomainId, at: GuestAddress) {
+    let memory = hv.memory;
+    if let Some(body) = hv
+        .domains
+        .get_mut(&mapper)
+        .and_then(|domain| domain.body.as_mut())
+    {
+        let _ = body.p2m.unmap(&memory, &mut hv.frames, at);
+    }
+    flush(hv, mapper);
 }
 
 /// The granter's side of the end of a map.
@@ -184,7 +218,7 @@ pub fn unmap(
         .and_then(|domain| domain.body.as_mut())
         .ok_or(GNTST_general_error)?;
     let map = body.grants.maps.get_mut(handle).ok_or(GNTST_bad_handle)?;
-    if device_address != 0 && map.device && device_address != map.frame.address().0 {
+    if device_address != 0 && map.device.is_some_and(|device| device != device_address) {
         return Err(GNTST_bad_dev_addr);
     }
     if at != 0
@@ -198,14 +232,25 @@ pub fn unmap(
         }
         map.at = None;
     }
-    if device_address != 0 {
-        map.device = false;
+    let taken = if device_address != 0 {
+        map.device.take()
+    } else {
+        None
+    };
+    let map = *map;
+    let confined = body.io.is_some();
+    if let (Some(device), true) = (taken, confined) {
+        confine::unmap_grant(hv, mapper, GuestAddress(device));
     }
-    if map.at.is_none() && !map.device {
-        let map = *map;
+    if map.at.is_none() && map.device.is_none() {
+        let body = hv.body_mut(mapper).ok_or(GNTST_general_error)?;
         body.grants.maps.remove(handle);
         body.counts.grant_unmaps += 1;
-        if map.orphan {
+        if confined && body.grants.ending.try_reserve(1).is_ok() {
+            body.grants.ending.push(map);
+            return Ok(());
+        }
+        if confined || map.orphan {
             // The page may become free with it.
             flush(hv, mapper);
         }
@@ -223,13 +268,17 @@ fn end(hv: &mut Hypervisor, map: &Map) {
     }
 }
 
-/// Makes every vCPU of a domain forget what it knows of its memory before it runs again: after pages were taken away.
+/// Makes every vCPU of a domain forget what it knows of its memory before it runs again, and its devices at once: after pages were taken away.
 pub fn flush(hv: &mut Hypervisor, domain: DomainId) {
+    confine::complete(hv, domain);
     hv.recall_domain(domain);
     if let Some(body) = hv.body_mut(domain) {
         body.vcpus
             .iter_mut()
             .for_each(|vcpu| vcpu.processor.flush_translations());
+        for map in core::mem::take(&mut body.grants.ending) {
+            end(hv, &map);
+        }
     }
 }
 

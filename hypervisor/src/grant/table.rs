@@ -25,7 +25,7 @@ use crate::{
     sync::{Ordering, fence},
 };
 
-use super::maps::Maps;
+use super::maps::{Map, Maps};
 
 mod version;
 
@@ -120,6 +120,8 @@ pub struct Use {
 /// The grants of a domain and its maps of others' grants.
 #[derive(Debug, Default)]
 pub struct GrantTable {
+    /// Maps without a part left, whose granters are told when the devices of the domain have forgotten the pages.
+    pub(super) ending: Vec<Map>,
     version: Version,
     frames: Vec<TableFrame>,
     status: Vec<TableFrame>,

@@ -364,3 +364,69 @@ proptest! {
         prop_assert_eq!((hv.frames.free_pages(), hv.held.count()), (free, 0));
     }
 }
+
+#[test]
+fn confined_devices_reach_a_grant_while_it_is_mapped_and_no_longer() {
+    use crate::{
+        iommu::{Iommu, confine, fake::Fake, topology, units::Wishes},
+        platform::pci::PciAddress,
+    };
+    let mut hv = hypervisor();
+    let device = PciAddress {
+        segment: 0,
+        bus: 0,
+        device: 3,
+        function: 0,
+    };
+    let id = topology::requester(device);
+    let fake = Fake::new(hv.memory);
+    let route = topology::Route {
+        unit: 0,
+        requesters: std::vec![id],
+    };
+    let wishes = Wishes {
+        remap_interrupts: false,
+        x2apic: false,
+    };
+    let routes = std::collections::BTreeMap::from([(device, route)]);
+    let units = std::vec![fake.unit()];
+    hv.iommu = Iommu::enable(units, routes.into_iter().collect(), &[], &mut hv.frames, wishes).unwrap();
+    hv.domain_mut(CONSOLE).unwrap().devices.push(device);
+    let own = Frame::containing(testing::machine(&hv, 2, 0x3000));
+    assert_eq!(fake.access(id, 0x3000, true), None);
+    confine::confine(&mut hv, CONSOLE).unwrap();
+    assert!(hv.accounts_balance());
+    assert_eq!(fake.access(id, 0x3000, true), Some(own));
+    assert_eq!(fake.access(id, AT, true), None);
+    let page = Frame::containing(testing::machine(&hv, 3, 0x5000));
+    grant(&mut hv, 9, GTF_permit_access, CONSOLE, 5);
+    assert_eq!(
+        map(&mut hv, CONSOLE, GUEST, 9, AT, GNTMAP_device_map),
+        Err(GNTST_bad_virt_addr)
+    );
+    let mapped = map(&mut hv, CONSOLE, GUEST, 9, AT, BOTH).unwrap();
+    let second = map(&mut hv, CONSOLE, GUEST, 9, AT + 4096, BOTH | GNTMAP_readonly).unwrap();
+    assert_eq!(mapped.device_address, AT);
+    assert_eq!(fake.access(id, AT, true), Some(page));
+    assert_eq!(fake.access(id, AT + 4096, false), Some(page));
+    assert_eq!(fake.access(id, AT + 4096, true), None);
+    // Requests that use what stays mapped cost nothing; two pages that go, one wait.
+    let waits = fake.completions();
+    unmap(&mut hv, CONSOLE, mapped.handle, AT, AT).unwrap();
+    unmap(&mut hv, CONSOLE, second.handle, AT + 4096, AT + 4096).unwrap();
+    assert_ne!(
+        flags(&hv, 9),
+        GTF_permit_access,
+        "its owner may not have it back yet"
+    );
+    flush(&mut hv, CONSOLE);
+    assert_eq!(fake.completions(), waits + 1);
+    assert_eq!(flags(&hv, 9), GTF_permit_access);
+    assert_eq!(
+        (fake.access(id, AT, true), fake.access(id, AT + 4096, false)),
+        (None, None)
+    );
+    destroy(&mut hv, CONSOLE);
+    assert_eq!(fake.access(id, 0x3000, false), None);
+    assert!(hv.accounts_balance());
+}

@@ -158,11 +158,13 @@ pub(super) fn operation(hv: &mut Hypervisor, caller: VcpuId, call: &mut Call) ->
             Ok(Answer::OK)
         }
         ATOLLOP_DMA_WINDOW => {
-            let base = hv
-                .body(caller.domain)
-                .and_then(|body| body.contiguous_base)
-                .ok_or(Errno::NODEV)?;
-            write(hv, caller, at, &DmaWindow { offset: base.0 })?;
+            let body = hv.body(caller.domain).ok_or(Errno::NODEV)?;
+            // Confined devices use the domain's own addresses.
+            let offset = match &body.io {
+                Some(_) => 0,
+                None => body.contiguous_base.ok_or(Errno::NODEV)?.0,
+            };
+            write(hv, caller, at, &DmaWindow { offset })?;
             Ok(Answer::OK)
         }
         ATOLLOP_MACHINE_INFO => {

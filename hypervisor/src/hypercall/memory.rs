@@ -113,7 +113,7 @@ fn extents(
         return Err(Errno::INVAL);
     }
     // Devices of such a domain find its memory by one offset, so it stays as it is.
-    let fixed = hv.body(domain).ok_or(Errno::SRCH)?.contiguous_base.is_some();
+    let fixed = hv.body(domain).ok_or(Errno::SRCH)?.is_fixed();
     let pages = 1 << request.extent_order;
     let mut budget = PIECE;
     while done < request.nr_extents && !fixed {
@@ -193,7 +193,7 @@ fn vacate(hv: &mut Hypervisor, domain: DomainId, at: GuestAddress) -> Result<Opt
         return Ok(None);
     };
     match mapping.kind {
-        PageKind::Ram if body.grants.is_pinned(mapping.machine) || body.contiguous_base.is_some() => {
+        PageKind::Ram if body.grants.is_pinned(mapping.machine) || body.is_fixed() => {
             return Err(Errno::BUSY);
         }
         PageKind::Ram | PageKind::Special => {}
@@ -287,7 +287,7 @@ fn move_page(hv: &mut Hypervisor, domain: DomainId, from: GuestAddress, to: Gues
     let memory = hv.memory;
     let body = hv.body(domain).ok_or(Errno::SRCH)?;
     let mapping = body.p2m.translate(&memory, from).ok_or(Errno::INVAL)?;
-    if mapping.kind != PageKind::Ram || body.contiguous_base.is_some() || !body.within_table_budget() {
+    if mapping.kind != PageKind::Ram || body.is_fixed() || !body.within_table_budget() {
         return Err(Errno::INVAL);
     }
     if from == to {

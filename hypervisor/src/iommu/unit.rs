@@ -5,7 +5,10 @@
 //! effect when [`Unit::complete`] has answered. A unit that does not answer in time is broken for good: its driver says so once more at each further call, at once.
 
 use super::{Format, description::Requester};
-use crate::memory::{FrameAllocator, GuestAddress, MachineAddress, OutOfMemory};
+use crate::{
+    memory::{FrameAllocator, GuestAddress, MachineAddress, OutOfMemory},
+    platform::time,
+};
 
 /// What a unit can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,5 +217,47 @@ impl Registers for crate::platform::mmio::Mmio {
 
     fn write64(&self, offset: usize, value: u64) {
         self.write(offset, value);
+    }
+}
+
+/// How long a unit is waited for: some hundred times as long as the slowest takes.
+const PATIENCE: u64 = 50_000_000;
+/// Looks at a unit after which it is given up even where no clock runs.
+const MOST_LOOKS: u64 = if cfg!(test) { 1000 } else { 1 << 32 };
+
+/// Waiting for a unit, which ends.
+pub struct Patience {
+    until: u64,
+    looks: u64,
+}
+
+impl Patience {
+    /// It begins.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default that depends on the time surprises"
+    )]
+    pub fn new() -> Self {
+        Self {
+            until: time::now() + PATIENCE,
+            looks: 0,
+        }
+    }
+
+    /// Whether it has been long enough; otherwise a moment passes.
+    pub fn is_over(&mut self) -> bool {
+        self.looks += 1;
+        core::hint::spin_loop();
+        self.looks >= MOST_LOOKS || time::now() > self.until
+    }
+
+    /// Waits until `done`; false if it does not come.
+    pub fn wait(mut self, mut done: impl FnMut() -> bool) -> bool {
+        while !done() {
+            if self.is_over() {
+                return false;
+            }
+        }
+        true
     }
 }

@@ -201,11 +201,7 @@ fn report(machine: &Machine) {
         }
     }
     match &machine.iommu {
-        Some(iommu) => ::log::warn!(
-            "IOMMU {} with {} units: found, and not used by this version",
-            iommu.kind.name(),
-            iommu.units.len()
-        ),
+        Some(iommu) => ::log::info!("IOMMU {} with {} units", iommu.kind.name(), iommu.units.len()),
         None => ::log::warn!("no IOMMU: nothing confines what devices of driver domains write to"),
     }
 }
