@@ -56,6 +56,11 @@ impl Console {
         }
     }
 
+    /// The ring's index of keys.
+    pub fn written(&self) -> u32 {
+        self.written
+    }
+
     /// How many keys wait for room in the ring.
     pub fn keys(&self) -> usize {
         self.keys.len()
@@ -63,9 +68,15 @@ impl Console {
 
     /// Moves what can be moved: what the domain printed goes to `print`, queued keys go to the ring. Answers whether anything moved, so that the
     /// domain must be notified.
-    pub fn serve(&mut self, print: &mut impl FnMut(&[u8])) -> Result<bool, Error> {
+    ///
+    /// Before keys can be seen in the ring `types` hears where its index will be, and how many keys still wait.
+    pub fn serve(
+        &mut self,
+        print: &mut impl FnMut(&[u8]),
+        types: &mut impl FnMut(u32, usize),
+    ) -> Result<bool, Error> {
         let printed = self.take_output(print)?;
-        let typed = self.put_keys()?;
+        let typed = self.put_keys(types)?;
         Ok(printed || typed)
     }
 
@@ -95,7 +106,7 @@ impl Console {
         Ok(length > 0)
     }
 
-    fn put_keys(&mut self) -> Result<bool, Error> {
+    fn put_keys(&mut self, types: &mut impl FnMut(u32, usize)) -> Result<bool, Error> {
         const SIZE: u32 = XenconsInterface::IN_SIZE;
         if self.keys.is_empty() {
             return Ok(false);
@@ -118,7 +129,10 @@ impl Console {
             self.written = self.written.wrapping_add(1);
             moved = true;
         }
-        self.ring.store(XenconsInterface::IN_PROD_OFFSET, self.written)?;
+        if moved {
+            types(self.written, self.keys.len());
+            self.ring.store(XenconsInterface::IN_PROD_OFFSET, self.written)?;
+        }
         Ok(moved)
     }
 }
@@ -153,7 +167,10 @@ mod tests {
     fn served(console: &mut Console) -> (Vec<u8>, bool) {
         let mut printed = Vec::new();
         let moved = console
-            .serve(&mut |bytes: &[u8]| printed.extend_from_slice(bytes))
+            .serve(
+                &mut |bytes: &[u8]| printed.extend_from_slice(bytes),
+                &mut |_, _| {},
+            )
             .unwrap();
         (printed, moved)
     }
@@ -199,7 +216,7 @@ mod tests {
         let mut console = Console::attach(ring.clone()).unwrap();
         ring.store(XenconsInterface::OUT_PROD_OFFSET, 2049).unwrap();
         assert_eq!(
-            console.serve(&mut |_: &[u8]| {}),
+            console.serve(&mut |_: &[u8]| {}, &mut |_, _| {}),
             Err(Error::Index {
                 claimed: 2049,
                 size: 2048
@@ -208,6 +225,6 @@ mod tests {
         ring.store(XenconsInterface::OUT_PROD_OFFSET, 0).unwrap();
         ring.store(XenconsInterface::IN_CONS_OFFSET, 7).unwrap();
         console.key(b'k');
-        assert!(console.serve(&mut |_: &[u8]| {}).is_err());
+        assert!(console.serve(&mut |_: &[u8]| {}, &mut |_, _| {}).is_err());
     }
 }

@@ -102,6 +102,12 @@ impl Domains {
         }
     }
 
+    /// Where a domain's ring is, as to keys.
+    pub fn written(&self, domain: u16) -> Option<u32> {
+        let console = self.connections.get(&domain)?.console.as_ref()?;
+        Some(console.written())
+    }
+
     /// How many keys have not come into their domain's ring.
     pub fn keys(&self) -> usize {
         let consoles = self
@@ -112,12 +118,15 @@ impl Domains {
     }
 
     /// Serves every ring; what domains print goes to `print`. Looking at a ring costs less than finding out whose port fired.
-    pub fn serve(&mut self, mut print: impl FnMut(u16, &[u8])) {
+    /// Before keys can be seen in a ring, `types` hears of which domain, where its index will be, and how many keys still wait.
+    pub fn serve(&mut self, mut print: impl FnMut(u16, &[u8]), mut types: impl FnMut(u16, u32, usize)) {
         for (&domain, connection) in &mut self.connections {
             let Some(console) = &mut connection.console else {
                 continue;
             };
-            match console.serve(&mut |bytes: &[u8]| print(domain, bytes)) {
+            match console.serve(&mut |bytes: &[u8]| print(domain, bytes), &mut |index, last| {
+                types(domain, index, last)
+            }) {
                 Ok(true) => connection.channel.notify(),
                 Ok(false) => {}
                 Err(error) => {

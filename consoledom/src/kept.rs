@@ -131,8 +131,14 @@ impl Keys {
         Some(key)
     }
 
-    fn done(&mut self, but: u32) -> Result<(), KeepError> {
-        let done = self.told.wrapping_sub(but.min(self.told.wrapping_sub(self.done)));
+    fn done_but(&self, last: usize) -> u32 {
+        let open = self.told.wrapping_sub(self.done);
+        self.told
+            .wrapping_sub(u32::try_from(last).unwrap_or(u32::MAX).min(open))
+    }
+
+    fn done(&mut self, but: usize) -> Result<(), KeepError> {
+        let done = self.done_but(but);
         if self.done != done {
             self.done = done;
             self.area.store(DONE, done)?;
@@ -141,8 +147,21 @@ impl Keys {
     }
 }
 
+/// Keys are about to come into a domain's ring: once its index is there, so many keys are done.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct Typing {
+    domain: u32,
+    index: u32,
+    done: u32,
+    _pad: u32,
+}
+
+const TYPING: u32 = u32::from_le_bytes(*b"type");
+
 /// Everything that is kept.
 pub struct Kept {
+    typing: Option<(Stored<Typing>, Option<Typing>)>,
     keys: Option<Keys>,
     /// Where there is no room to keep them.
     mortal_keys: VecDeque<u8>,
@@ -159,9 +178,14 @@ impl Kept {
         if let Err(error) = &place {
             log::warn!("the operator's place is not kept: {error}");
         }
+        let typing = keep
+            .area(Stored::<Typing>::LENGTH)
+            .and_then(|area| Stored::open(area, "what was being typed", TYPING, VERSION))
+            .ok();
         let keys = Keys::open(keep).ok();
         let printed = core::iter::from_fn(|| Printed::open(keep).ok());
         Self {
+            typing,
             keys,
             mortal_keys: VecDeque::new(),
             place: place.ok(),
@@ -210,10 +234,40 @@ impl Kept {
         }
     }
 
+    /// Keys are about to come into a domain's ring, whose index will be `index`; the last few of those that the session was told of still wait.
+    pub fn types(&mut self, domain: u16, index: u32, last: usize) {
+        if let (Some((stored, _)), Some(keys)) = (&mut self.typing, &self.keys) {
+            let typing = Typing {
+                domain: domain.into(),
+                index,
+                done: keys.done_but(last),
+                _pad: 0,
+            };
+            if let Err(error) = stored.store(&typing) {
+                log::error!("keys may come twice: {error}");
+                self.typing = None;
+            }
+        }
+    }
+
+    /// Finds out whether the predecessor's last keys came into their ring; `index` says where a domain's ring is now. Before the first key.
+    pub fn settle(&mut self, index: impl FnOnce(u16) -> Option<u32>) {
+        let typing = self.typing.as_mut().and_then(|(_, typing)| typing.take());
+        let (Some(typing), Some(keys)) = (typing, &mut self.keys) else {
+            return;
+        };
+        let came = u16::try_from(typing.domain).ok().and_then(index) == Some(typing.index);
+        let ahead = typing.done.wrapping_sub(keys.done);
+        if came && ahead <= keys.taken.wrapping_sub(keys.done) {
+            keys.told = typing.done;
+            self.keys_are_done_but(0);
+        }
+    }
+
     /// What the keys do that the session was told of is done, but for the last few.
     pub fn keys_are_done_but(&mut self, last: usize) {
         if let Some(keys) = &mut self.keys
-            && let Err(error) = keys.done(u32::try_from(last).unwrap_or(u32::MAX))
+            && let Err(error) = keys.done(last)
         {
             log::error!("keys are not kept: {error}");
             self.keys = None;
@@ -360,6 +414,26 @@ mod tests {
         }
         keep.next_life().area(8192).unwrap().fill(0, 8192, 0x5a).unwrap();
         assert_eq!(Kept::open(&keep.next_life()).next_key(), None);
+    }
+
+    #[test]
+    fn keys_that_came_into_their_ring_do_not_come_again() {
+        let begin = || {
+            let keep = Keep::fake(16);
+            let mut kept = Kept::open(&keep);
+            b"abcd".iter().for_each(|key| kept.take_key(*key));
+            while kept.next_key().is_some() {}
+            kept.types(5, 77, 1);
+            keep
+        };
+        let rest = |keep: &Keep, index: Option<u32>| -> Vec<u8> {
+            let mut kept = Kept::open(&keep.next_life());
+            kept.settle(|domain| index.filter(|_| domain == 5));
+            core::iter::from_fn(|| kept.next_key()).collect()
+        };
+        assert_eq!(rest(&begin(), Some(77)), b"d");
+        assert_eq!(rest(&begin(), Some(74)), b"abcd");
+        assert_eq!(rest(&begin(), None), b"abcd");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use core::{convert::Infallible, time::Duration};
+use core::{cell::RefCell, convert::Infallible, time::Duration};
 
 use consoledom::{
     domains::Domains,
@@ -141,12 +141,15 @@ impl Machine {
 
     /// Serves every console: what is printed is kept and shown before its domain learns that it was taken.
     fn serve(&mut self, session: &mut Session, uart: &mut Option<Uart<Com1>>) {
-        let kept = &mut self.kept;
-        self.domains.serve(|domain, bytes| {
-            kept.print(domain, bytes);
-            session.printed(domain, bytes);
-            show(session, uart);
-        });
+        let kept = RefCell::new(&mut self.kept);
+        self.domains.serve(
+            |domain, bytes| {
+                kept.borrow_mut().print(domain, bytes);
+                session.printed(domain, bytes);
+                show(session, uart);
+            },
+            |domain, index, last| kept.borrow_mut().types(domain, index, last),
+        );
     }
 
     /// Notes where the operator is, and how many of his keys have done what they do.
@@ -236,6 +239,8 @@ fn run(system: System) -> Result<Infallible, Failure> {
     if place.is_some_and(|place| place.waiting != 0) && !machine.has_asked() {
         session.reply("the console ended before it gave the command on; give it again");
     }
+    machine.domains.refresh();
+    machine.kept.settle(|domain| machine.domains.written(domain));
     let give_up = system.events.now() + PATIENCE;
     let mut fired = PortSet::default();
     loop {
