@@ -114,6 +114,56 @@ fn bench_disk() {
     println!("guest: {}", said.lines().next().unwrap_or_default());
 }
 
+fn bench_net() {
+    let mut system = Appliance::gateway("bench-restart-net")
+        .with_faults()
+        .in_domain("linux", "packages = [\"iputils-ping\"]")
+        .build()
+        .boot();
+    system.wait_until_up();
+    let mut linux = system.guest("linux");
+    // When answers come, and every time that none came for 10 ms.
+    linux.run(
+        "(/usr/bin/ping -D -i 0.001 10.0.2.2 | awk '/icmp_seq/ { now = substr($1, 2) + 0; if (last && now - last > 0.01) print \"gap us=\" int((now - last) * 1000000); last = now }' > /tmp/gaps) & true",
+    );
+    drop(linux);
+    kill_again_and_again(&mut system, "netdom");
+    let mut linux = system.guest("linux");
+    linux.run("killall ping; sleep 1");
+    let said = linux.run("cat /tmp/gaps");
+    drop(linux);
+    let gaps: Vec<f64> = said
+        .lines()
+        .filter_map(|line| line.split_once(" us=")?.1.parse::<f64>().ok())
+        .map(|micros| micros / 1000.0)
+        .collect();
+    let log = system.console().history();
+    let killed = ("atoll", "netdom is killed");
+    let found = spans(
+        &log,
+        &[
+            killed,
+            ("atoll", "netdom starts"),
+            ("netdom", "link up"),
+            ("netdom", "is resumed"),
+        ],
+    );
+    for (name, span) in [
+        "netdom: kill to its first instruction",
+        "netdom: kill to its card ready (reset, link)",
+        "netdom: kill to the frontend's rings taken over",
+    ]
+    .into_iter()
+    .zip(found)
+    {
+        print(name, span);
+    }
+    print(
+        "guest: pings of 1 ms without an answer for longer than 10 ms",
+        gaps,
+    );
+}
+
 /// What a Linux that drives the same device needs from its first instruction to its driver being ready: the kernel's own clock, so without the loading of the
 /// kernel, and without the user space that a driver domain of Linux needs beside.
 fn bench_linux() {
@@ -141,5 +191,6 @@ fn bench_restart() {
         "milliseconds", "count", "min", "median", "p99", "max"
     );
     bench_disk();
+    bench_net();
     bench_linux();
 }

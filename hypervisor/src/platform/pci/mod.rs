@@ -15,7 +15,7 @@ use crate::{boot::memory_map::Region, memory::MachineAddress};
 use config::{MachineConfig, ones};
 
 pub use config::ConfigSpace;
-pub use msix::{MsixError, msix_disable, msix_enable, msix_program, msix_set_masked};
+pub use msix::{MsixError, msix_enable, msix_program, msix_set_masked, msix_silence};
 pub use reset::{ResetError, SavedConfig, begin_reset, finish_reset, quiesce};
 pub use scan::scan;
 

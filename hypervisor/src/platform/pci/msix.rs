@@ -53,7 +53,7 @@ pub fn msix_enable(function: &PciFunction) -> Result<(), MsixError> {
     let msix = function.msix.ok_or(MsixError::None)?;
     let control = msix.offset + CONTROL;
     let value = read(function.address, control, 2);
-    if value & CONTROL_ENABLE != 0 {
+    if value & (CONTROL_ENABLE | CONTROL_MASK_ALL) == CONTROL_ENABLE {
         return Ok(());
     }
     // What firmware left in the table must not come through.
@@ -81,17 +81,13 @@ pub fn msix_enable(function: &PciFunction) -> Result<(), MsixError> {
     Ok(())
 }
 
-/// Turns MSI-X off and empties the table.
-pub fn msix_disable(function: &PciFunction) {
+/// Holds all messages back and empties the table. MSI-X stays on where it is: a device that still has an interrupt to send must not turn to its line, and QEMU's e1000e ends the emulator if it finds
+/// MSI-X off then.
+pub fn msix_silence(function: &PciFunction) {
     let Some(msix) = function.msix else { return };
     let control = msix.offset + CONTROL;
     let value = read(function.address, control, 2);
-    write(
-        function.address,
-        control,
-        2,
-        value & !CONTROL_ENABLE | CONTROL_MASK_ALL,
-    );
+    write(function.address, control, 2, value | CONTROL_MASK_ALL);
     for entry in 0..msix.entries {
         let cleared = with_entry(function, entry, |table, at| {
             table.write(at + 12, ENTRY_MASKED);

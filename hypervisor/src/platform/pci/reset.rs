@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{
-    COMMAND, COMMAND_MASTER, COMMAND_NO_LINE, PciFunction, Present, config::ConfigSpace, msix_disable, read,
+    COMMAND, COMMAND_MASTER, COMMAND_NO_LINE, PciFunction, Present, config::ConfigSpace, msix_silence, read,
     write,
 };
 
@@ -45,7 +45,7 @@ pub fn quiesce(function: &PciFunction) -> bool {
         2,
         command & !COMMAND_MASTER | COMMAND_NO_LINE,
     );
-    msix_disable(function);
+    msix_silence(function);
     let Some(express) = function.express else {
         return true;
     };
