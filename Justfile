@@ -30,7 +30,8 @@ soak rounds="100":
     ATOLL_ROUNDS={{rounds}} cargo test --package tests --test restart
     ATOLL_KILLS={{rounds}} cargo test --package tests --test kill_disk -- --test-threads 1
     ATOLL_KILLS={{rounds}} cargo test --package tests --test kill_net --test kill_console --test kill_control -- --test-threads 1
-    ATOLL_TOGGLES={{rounds}} ATOLL_LOAD=5 cargo test --package tests --test load -- --include-ignored --test-threads 1
+    ATOLL_TOGGLES={{rounds}} ATOLL_LOAD=5 cargo test --package tests --test load -- --test-threads 1
+    ATOLL_ROUNDS=3 ATOLL_TURNS=20000 cargo test --package tests --test latency
     ATOLL_CHAOS=1000000 cargo test --package tests --test chaos -- --include-ignored --test-threads 1
 
 # Lines of code that are trusted, a crate each: without tests, fakes, comments and empty lines (docs/security.md)

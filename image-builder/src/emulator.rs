@@ -49,9 +49,6 @@ pub struct Machine {
     pub disks: Vec<(DiskInterface, PathBuf)>,
     /// Its time is counted in instructions, [`INSTRUCTION`] each, of all processors together: every run is like the other, however busy the host is.
     pub counted: bool,
-    /// Where time is counted: microseconds after which the next processor has its turn. Otherwise one goes on until a timer is due somewhere,
-    /// while another may be in the middle of what it does.
-    pub turns: Option<u32>,
 }
 
 impl Machine {
@@ -83,7 +80,6 @@ impl Machine {
             cards: emulator.cards.clone(),
             disks: interfaces.zip(paths).collect(),
             counted: false,
-            turns: None,
         }
     }
 
@@ -110,14 +106,6 @@ impl Machine {
         ]);
         if self.counted {
             command.args(["-icount", &format!("shift={},sleep=off", INSTRUCTION.ilog2())]);
-        }
-        if let Some(length) = self.turns {
-            // Nothing passes through this filter; its timer ends the turns.
-            command.args(["-netdev", "hubport,id=turns,hubid=99"]);
-            command.args([
-                "-object",
-                &format!("filter-buffer,id=turns-end,netdev=turns,interval={length}"),
-            ]);
         }
         match &self.boot {
             Boot::Iso(iso) => {
@@ -299,7 +287,6 @@ mod tests {
                 (DiskInterface::VirtioBlk, "two.img".into()),
             ],
             counted: true,
-            turns: None,
         };
         let line = command::show(&machine.command());
         for part in [

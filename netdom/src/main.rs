@@ -12,6 +12,7 @@ use netdom::{
     network::Network,
     pool::Pool,
     stack::{Addressing, Stack},
+    switch::Address,
 };
 use unikernel_rt::{
     Failure, System,
@@ -81,6 +82,9 @@ fn run(system: System) -> Result<Infallible, Failure> {
     }
 }
 
+/// The stack's link address on a switch without cards: locally administered, and the only one of its kind there.
+const WITHOUT_CARD: Address = [0x02, 0x61, 0x74, 0x6f, 0x6c, 0x6c];
+
 /// The stack that the option `address` asks for.
 fn own_stack(system: &System, store: &dyn Store, fabric: &Fabric) -> Result<Option<Stack>, Failure> {
     let Some(option) = store.read_optional("options/address")? else {
@@ -93,11 +97,8 @@ fn own_stack(system: &System, store: &dyn Store, fabric: &Fabric) -> Result<Opti
             return Ok(None);
         }
     };
-    let Some(address) = fabric.address() else {
-        return Ok(None);
-    };
     Ok(Some(Stack::new(
-        address,
+        fabric.address().unwrap_or(WITHOUT_CARD),
         addressing,
         system.events.now().as_nanos(),
     )))

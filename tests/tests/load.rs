@@ -212,7 +212,6 @@ fn set_vcpus(system: &mut System, count: u32) {
 }
 
 #[test]
-#[ignore = "a guest hangs in it now and then: README, limits"]
 fn vcpus_go_and_come_under_load() {
     let web = Web::serve(1 << 20);
     // By the other clock, too, which the kernel's watchdog compares with the first all the time.
