@@ -30,6 +30,22 @@ pub enum Boot {
     },
 }
 
+/// An emulated IOMMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Iommu {
+    /// Intel VT-d, with interrupt remapping.
+    Intel,
+}
+
+impl Iommu {
+    /// The device, in the emulator's words.
+    const fn device(self) -> &'static str {
+        match self {
+            Self::Intel => "intel-iommu,intremap=on",
+        }
+    }
+}
+
 /// A machine to be emulated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -41,6 +57,8 @@ pub struct Machine {
     pub cpus: u32,
     /// The processor's model, in the emulator's words; `None` takes one that has what the hypervisor needs.
     pub processor: Option<String>,
+    /// What confines its devices.
+    pub iommu: Option<Iommu>,
     /// Its network interface.
     pub nic: Option<Nic>,
     /// Further network interfaces, whose cables hang loose.
@@ -76,6 +94,7 @@ impl Machine {
             memory: emulator.memory,
             cpus: emulator.cpus,
             processor: None,
+            iommu: None,
             nic: emulator.nic,
             cards: emulator.cards.clone(),
             disks: interfaces.zip(paths).collect(),
@@ -104,6 +123,16 @@ impl Machine {
             "-smp",
             &self.cpus.to_string(),
         ]);
+        // Before all that it is to confine.
+        if let Some(iommu) = self.iommu {
+            command.args(["-device", iommu.device()]);
+        }
+        // Devices of the virtio family pass an IOMMU by unless they are told not to.
+        let family = if self.iommu.is_some() {
+            ",iommu_platform=on,disable-legacy=on"
+        } else {
+            ""
+        };
         if self.counted {
             command.args(["-icount", &format!("shift={},sleep=off", INSTRUCTION.ilog2())]);
         }
@@ -137,7 +166,7 @@ impl Machine {
                 &match interface {
                     DiskInterface::Nvme => format!("nvme,drive=disk{index},serial=atoll{index}"),
                     DiskInterface::VirtioBlk => {
-                        format!("virtio-blk-pci,drive=disk{index},serial=atoll{index}")
+                        format!("virtio-blk-pci,drive=disk{index},serial=atoll{index}{family}")
                     }
                 },
             ]);
@@ -148,7 +177,8 @@ impl Machine {
                 Nic::VirtioNet => "virtio-net-pci",
             };
             command.args(["-netdev", &format!("{network},id={id}")]);
-            command.args(["-device", &format!("{model},netdev={id},romfile=")]);
+            let more = if nic == Nic::VirtioNet { family } else { "" };
+            command.args(["-device", &format!("{model},netdev={id},romfile={more}")]);
         };
         if let Some(nic) = self.nic {
             card(nic, "net0", "user");
@@ -276,6 +306,7 @@ mod tests {
     #[test]
     fn describes_the_machine() {
         let machine = Machine {
+            iommu: None,
             boot: Boot::Iso("a,b.iso".into()),
             memory: 512 << 20,
             cpus: 2,
