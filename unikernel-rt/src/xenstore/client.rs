@@ -86,8 +86,8 @@ impl Client {
         let number = self.state.borrow_mut().next_number();
         self.send(&Message::new(kind, number, transaction.0, payload).encode(), path)?;
         let answer = self.answer(number, path)?;
-        if !self.state.borrow().events.is_empty() {
-            // They came while we waited, and took the port's firing with them.
+        if self.has_more()? {
+            // It came while we waited, and took the port's firing with it.
             self.channel.events().remember(self.channel.port());
         }
         if answer.header.kind == XS_ERROR {
@@ -127,6 +127,12 @@ impl Client {
                 self.wait(path)?;
             }
         }
+    }
+
+    /// Whether there is something behind the last answer: events, or what has not been looked at yet.
+    fn has_more(&self) -> Result<bool, StoreError> {
+        let state = self.state.borrow();
+        Ok(!state.events.is_empty() || !state.assembler.is_empty() || self.ring.readable()? > 0)
     }
 
     /// The next message that is not an event; events are put in their queue.

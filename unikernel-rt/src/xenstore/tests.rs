@@ -9,7 +9,7 @@ use crate::event::{Channel, EventChannels, Events};
 use crate::fake::{FakeEvents, FakeStore};
 use crate::memory::SharedMemory;
 use crate::ring::bytes::ByteChannel;
-use crate::time::Clock;
+use crate::time::{Clock, Instant};
 
 proptest! {
     #[test]
@@ -118,18 +118,36 @@ fn requests_longer_than_the_ring_and_answers_too() {
 }
 
 #[test]
-fn events_between_request_and_answer_wake_the_loop_again() {
-    let (client, events) = with_server(|message| {
-        vec![
-            Message::new(XS_WATCH_EVENT, 0, 0, join(&["backend/vbd", "t"])),
-            Message::new(message.header.kind, message.header.request, 0, b"value".to_vec()),
-        ]
-    });
-    assert_eq!(client.read_string("a").unwrap(), "value");
-    assert!(events.wait(None).contains(client.port().unwrap()));
-    let event = client.take_event().unwrap().unwrap();
-    assert_eq!((event.path.as_str(), event.token.as_str()), ("backend/vbd", "t"));
-    assert_eq!(client.take_event().unwrap(), None);
+fn events_around_an_answer_wake_the_loop_again() {
+    for (before, after) in [(true, false), (false, true)] {
+        let (client, events) = with_server(move |message| {
+            let event = || Message::new(XS_WATCH_EVENT, 0, 0, join(&["backend/vbd", "t"]));
+            let mut messages = vec![Message::new(
+                message.header.kind,
+                message.header.request,
+                0,
+                b"value".to_vec(),
+            )];
+            if before {
+                messages.insert(0, event());
+            }
+            if after {
+                messages.push(event());
+            }
+            messages
+        });
+        assert_eq!(client.read_string("a").unwrap(), "value");
+        assert!(
+            events
+                .wait(Some(Instant::default()))
+                .contains(client.port().unwrap())
+        );
+        let event = client.take_event().unwrap().unwrap();
+        assert_eq!((event.path.as_str(), event.token.as_str()), ("backend/vbd", "t"));
+        assert_eq!(client.take_event().unwrap(), None);
+        // Once, and not for ever.
+        assert!(events.poll().is_empty());
+    }
 }
 
 #[test]

@@ -129,6 +129,11 @@ impl Assembler {
         Ok(Some(Message { header, payload }))
     }
 
+    /// Whether there is not even the beginning of a message.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// Forgets a message that has begun.
     pub fn clear(&mut self) {
         self.bytes.clear();
