@@ -33,7 +33,7 @@ pub use guest::Guest;
 pub use system::{PROMPT, System};
 pub use web::Web;
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 /// `seconds`, or more of them where `ATOLL_PATIENCE` says that this machine is slow (`2` doubles every wait).
 pub fn seconds(seconds: u64) -> Duration {
@@ -41,4 +41,15 @@ pub fn seconds(seconds: u64) -> Duration {
         .ok()
         .and_then(|text| text.parse::<f64>().ok());
     Duration::from_secs(seconds).mul_f64(patience.unwrap_or(1.0).clamp(0.1, 100.0))
+}
+
+/// What the environment sets for a count, such as `ATOLL_KILLS=100`, or what is usual. Panics at what is no number: a long run that is short by a slip of the pen
+/// would be believed.
+pub fn setting<T: FromStr>(name: &str, usual: T) -> T {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number that can be used here")),
+        Err(_) => usual,
+    }
 }

@@ -3,14 +3,11 @@
 
 use std::time::Duration;
 
-use tests::{Appliance, Guest, Moments, System, seconds};
+use tests::{Appliance, Guest, Moments, System, seconds, setting};
 
 /// How often each driver domain is killed.
 fn kills() -> u32 {
-    std::env::var("ATOLL_KILLS")
-        .ok()
-        .and_then(|kills| kills.parse().ok())
-        .unwrap_or(200)
+    setting("ATOLL_KILLS", 200)
 }
 
 /// Milliseconds, shown with what half, and 99 of 100, do not exceed.
@@ -84,11 +81,7 @@ fn bench_disk() {
     linux.run_for("until [ -e /tmp/over ]; do sleep 1; done", seconds(60));
     let said = linux.run("cat /tmp/gaps");
     drop(linux);
-    let gaps: Vec<f64> = said
-        .lines()
-        .filter_map(|line| line.split_once(" us=")?.1.parse::<f64>().ok())
-        .map(|micros| micros / 1000.0)
-        .collect();
+    let gaps = gaps(&said);
     let log = system.console().history();
     let killed = ("atoll", "diskdom is killed");
     let found = spans(
@@ -114,6 +107,14 @@ fn bench_disk() {
     println!("guest: {}", said.lines().next().unwrap_or_default());
 }
 
+/// Milliseconds of the gaps that the guest wrote down.
+fn gaps(said: &str) -> Vec<f64> {
+    let micros = said
+        .lines()
+        .filter_map(|line| line.split_once(" us=")?.1.parse::<f64>().ok());
+    micros.map(|micros| micros / 1000.0).collect()
+}
+
 fn bench_net() {
     let mut system = Appliance::gateway("bench-restart-net")
         .with_faults()
@@ -132,11 +133,7 @@ fn bench_net() {
     linux.run("killall ping; sleep 1");
     let said = linux.run("cat /tmp/gaps");
     drop(linux);
-    let gaps: Vec<f64> = said
-        .lines()
-        .filter_map(|line| line.split_once(" us=")?.1.parse::<f64>().ok())
-        .map(|micros| micros / 1000.0)
-        .collect();
+    let gaps = gaps(&said);
     let log = system.console().history();
     let killed = ("atoll", "netdom is killed");
     let found = spans(

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use tests::{Appliance, Finding, System, Web, health::assert_healthy, seconds};
+use tests::{Appliance, Finding, System, Web, health::assert_healthy, seconds, setting};
 
 /// Classes, and how many domains do it.
 const CLASSES: [(&str, &str); 5] = [
@@ -15,13 +15,6 @@ const CLASSES: [(&str, &str); 5] = [
 ];
 /// The id of the first of them: those of the gateway go before.
 const FIRST: usize = 6;
-
-fn setting(name: &str, usual: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(usual)
-}
 
 /// A gateway with all hostile domains, which weigh as much as the guest together.
 fn boot(name: &str, processors: u32) -> System {

@@ -1,14 +1,11 @@
 //! The console domain dies at any moment while the operator types into a guest's shell: he stays where he is, and nothing that he types is lost. `ATOLL_KILLS` says how
 //! often (`just soak`), `ATOLL_SEED` at which moments.
 
-use tests::{Appliance, Moments, PROMPT, System, seconds};
+use tests::{Appliance, Moments, PROMPT, System, seconds, setting};
 
 /// How often it is killed.
 fn kills() -> u64 {
-    std::env::var("ATOLL_KILLS")
-        .ok()
-        .and_then(|kills| kills.parse().ok())
-        .unwrap_or(8)
+    setting("ATOLL_KILLS", 8)
 }
 
 fn boot(name: &str) -> System {

@@ -1,14 +1,11 @@
 //! The control domain dies, or hangs, at any moment while stock xenstore programs in a Linux run transactions and others are at work: the hypervisor builds it anew, nobody loses a node,
 //! and everybody else runs on. `ATOLL_KILLS` says how often (`just soak`), `ATOLL_SEED` at which moments.
 
-use tests::{Appliance, Guest, Moments, System, seconds};
+use tests::{Appliance, Guest, Moments, System, seconds, setting};
 
 /// How often it is killed.
 fn kills() -> u32 {
-    std::env::var("ATOLL_KILLS")
-        .ok()
-        .and_then(|kills| kills.parse().ok())
-        .unwrap_or(8)
+    setting("ATOLL_KILLS", 8)
 }
 
 fn boot(name: &str) -> System {

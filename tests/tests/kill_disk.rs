@@ -2,16 +2,13 @@
 //! the disk. `ATOLL_KILLS` says how often (`just soak`), `ATOLL_SEED` at which moments.
 
 use manifest::source::DiskInterface;
-use tests::{Appliance, Built, Guest, Moments, System, seconds};
+use tests::{Appliance, Built, Guest, Moments, System, seconds, setting};
 
 const DEVICE: &str = "/dev/xvdb";
 
 /// How often it is killed.
 fn kills() -> u32 {
-    std::env::var("ATOLL_KILLS")
-        .ok()
-        .and_then(|kills| kills.parse().ok())
-        .unwrap_or(8)
+    setting("ATOLL_KILLS", 8)
 }
 
 fn build(name: &str) -> Built {

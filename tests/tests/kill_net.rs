@@ -2,14 +2,11 @@
 //! and the frontend is never told. `ATOLL_KILLS` says how often (`just soak`), `ATOLL_SEED` at which moments.
 
 use manifest::source::Nic;
-use tests::{Appliance, Echo, Guest, Moments, System, seconds};
+use tests::{Appliance, Echo, Guest, Moments, System, seconds, setting};
 
 /// How often it is killed.
 fn kills() -> u32 {
-    std::env::var("ATOLL_KILLS")
-        .ok()
-        .and_then(|kills| kills.parse().ok())
-        .unwrap_or(8)
+    setting("ATOLL_KILLS", 8)
 }
 
 fn boot(name: &str, nic: Nic) -> System {

@@ -3,21 +3,19 @@
 //! Time is counted in instructions of the emulated machine, so a busy host changes next to nothing: only the moment at which the emulated disk answers
 //! is the host's. Nobody types anything before the measurement is over, and nothing comes in from outside.
 
-use tests::{Appliance, Built, System, seconds, system::PROMPT};
+use tests::{Appliance, Built, System, seconds, setting, system::PROMPT};
 
 /// Seconds until Linux is up and busy.
 const SETTLE: u64 = 28;
 
 /// Turns of the loop in Linux, and milliseconds.
 fn turns() -> u64 {
-    let given = std::env::var("ATOLL_TURNS").ok();
-    given.and_then(|text| text.parse().ok()).unwrap_or(3000)
+    setting("ATOLL_TURNS", 3000)
 }
 
 /// How often all of it is measured.
 fn rounds() -> u32 {
-    let given = std::env::var("ATOLL_ROUNDS").ok();
-    given.and_then(|text| text.parse().ok()).unwrap_or(1)
+    setting("ATOLL_ROUNDS", 1)
 }
 
 /// What goes into the guest besides.

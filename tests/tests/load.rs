@@ -7,20 +7,12 @@
 use tests::{
     Appliance, Guest, System, Web,
     health::{assert_healthy, clock_sources},
-    seconds,
+    seconds, setting,
 };
 
 const VCPUS: u32 = 4;
 /// Fewer than the guest has.
 const PROCESSORS: u32 = 2;
-
-/// A number from the environment.
-fn setting(name: &str, usual: u32) -> u32 {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(usual)
-}
 
 /// A gateway whose guest has four vCPUs, stress-ng and the clock check, on two processors.
 fn boot(name: &str, more_command_line: &str) -> System {

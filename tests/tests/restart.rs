@@ -1,14 +1,11 @@
 //! A driver domain is built anew while its guests use it: they keep their rings, and notice a pause at most. `ATOLL_ROUNDS` says how often
 //! (`just soak`).
 
-use tests::{Appliance, System, Web, seconds};
+use tests::{Appliance, System, Web, seconds, setting};
 
 /// How often a driver domain is restarted.
 fn rounds() -> u32 {
-    std::env::var("ATOLL_ROUNDS")
-        .ok()
-        .and_then(|rounds| rounds.parse().ok())
-        .unwrap_or(4)
+    setting("ATOLL_ROUNDS", 4)
 }
 
 /// Restarts a driver domain again and again while `work`, a line of shell, is done over and over in the guest. Every single one must succeed,

@@ -28,8 +28,6 @@ pub struct Iommu {
     remaps: bool,
     /// The vector by which units say that something was refused.
     vector: Option<u8>,
-    /// Invalidations of pages so far, and waits for units.
-    counts: (u64, u64),
 }
 
 impl Iommu {
@@ -72,7 +70,6 @@ impl Iommu {
             pending: false,
             remaps,
             vector: None,
-            counts: (0, 0),
         })
     }
 
@@ -99,16 +96,6 @@ impl Iommu {
     /// Whether interrupts are remapped.
     pub fn remaps_interrupts(&self) -> bool {
         self.remaps
-    }
-
-    /// Whether a unit answers for the function.
-    pub fn confines(&self, function: PciAddress) -> bool {
-        self.routes.contains_key(&function)
-    }
-
-    /// What was done so far: invalidations of pages, and waits for units.
-    pub fn counts(&self) -> (u64, u64) {
-        self.counts
     }
 
     /// Lets a function reach what a domain's tables map.
@@ -161,7 +148,6 @@ impl Iommu {
                 last = Some(*unit);
             }
         }
-        self.counts.0 += u64::from(last.is_some());
         self.pending |= last.is_some();
     }
 
@@ -177,7 +163,6 @@ impl Iommu {
         if !core::mem::take(&mut self.pending) {
             return Ok(());
         }
-        self.counts.1 += 1;
         let mut result = Ok(());
         for unit in &mut self.units {
             if let Err(error) = unit.complete() {
